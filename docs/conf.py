@@ -1,0 +1,102 @@
+"""Sphinx configuration. Pages of the API and notebooks are made here, so that none is forgotten.
+
+The API is what ``rnntk.__all__`` lists: functions and classes of the root, and public modules.
+"""
+
+import re
+import shutil
+from inspect import isclass, isfunction, ismodule
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+import rnntk
+
+HERE = Path(__file__).parent
+MODULES = [name for name in rnntk.__all__ if ismodule(getattr(rnntk, name))]
+ITEMS = [name for name in rnntk.__all__ if name not in MODULES]
+
+project = "rnntk"
+author = copyright = "The rnntk developers"
+version = release = rnntk.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build", "conf.py"]
+
+html_theme = "furo"
+html_title = f"rnntk {release}"
+
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+myst_enable_extensions = ["amsmath", "dollarmath", "fieldlist"]
+myst_heading_anchors = 3
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "force"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+# Progress bars go to standard error and have no place on a page.
+nb_output_stderr = "remove"
+
+
+def write_sources() -> None:
+    """One page for the package root, one for each public module, and a copy of the notebooks."""
+    for folder in ("api", "notebooks"):
+        shutil.rmtree(HERE / folder, ignore_errors=True)
+    (HERE / "api").mkdir()
+    root = [
+        f".. auto{'class' if isclass(getattr(rnntk, name)) else 'function'}:: rnntk.{name}"
+        + ("\n   :members:" if isclass(getattr(rnntk, name)) else "")
+        for name in ITEMS
+    ]
+    pages = {"rnntk": [".. automodule:: rnntk\n   :no-members:", *root]} | {
+        f"rnntk.{name}": [f".. automodule:: rnntk.{name}\n   :members:"] for name in MODULES
+    }
+    for name, directives in pages.items():
+        body = "\n\n".join(directives)
+        text = f"# {name}\n\n```{{eval-rst}}\n{body}\n```\n"
+        (HERE / "api" / f"{name}.md").write_text(text)
+    shutil.copytree(HERE.parent / "notebooks", HERE / "notebooks")
+
+
+def public_names() -> set[str]:
+    """Full names of all that the root exports and of all that its public modules define."""
+    names = {f"rnntk.{name}" for name in rnntk.__all__}
+    for module in MODULES:
+        for name, item in vars(getattr(rnntk, module)).items():
+            here = getattr(item, "__module__", None) == f"rnntk.{module}"
+            if here and not name.startswith("_") and (isclass(item) or isfunction(item)):
+                names.add(f"rnntk.{module}.{name}")
+    return names
+
+
+def check_complete(app: Sphinx, error: Exception | None) -> None:
+    """Fail where a public name has no entry in the API pages."""
+    documented = {name for name, *_ in app.env.get_domain("py").get_objects()}
+    missing = sorted(public_names() - documented)
+    if missing and not error:
+        raise ExtensionError(f"public, but not in the API pages: {', '.join(missing)}")
+
+
+def skip_member(app: Sphinx, what: str, name: str, item: Any, skip: bool, options: Any) -> bool:
+    """Leave out what a NamedTuple says of its fields; its own docstring says more."""
+    return skip or (getattr(item, "__doc__", None) or "").startswith("Alias for field number")
+
+
+def shorten_types(app: Sphinx, *args: Any) -> tuple[str | None, str | None]:
+    """Call a JAX array ``Array``, rather than by the name of its private module."""
+    signature, result = (
+        text and re.sub(r"\bjaxlib\.[\w.]*Array", "Array", text) for text in args[-2:]
+    )
+    return signature, result
+
+
+def setup(app: Sphinx) -> None:
+    """Write the generated sources before Sphinx reads any, check the result after."""
+    write_sources()
+    app.connect("autodoc-skip-member", skip_member)
+    app.connect("autodoc-process-signature", shorten_types)
+    app.connect("build-finished", check_complete)

@@ -1,0 +1,25 @@
+"""Neural tangent kernels of recurrent networks: exact, finite and infinite width."""
+
+__version__ = "0.1.0"
+
+from rnntk import activations, bounds, datasets, plot, predict, spectrum, train
+from rnntk.elman import ElmanRNN
+from rnntk.empirical import empirical_kernel
+from rnntk.infinite import infinite_kernel
+from rnntk.kernel import Kernel
+from rnntk.sequences import pad
+
+__all__ = [
+    "ElmanRNN",
+    "Kernel",
+    "activations",
+    "bounds",
+    "datasets",
+    "empirical_kernel",
+    "infinite_kernel",
+    "pad",
+    "plot",
+    "predict",
+    "spectrum",
+    "train",
+]

@@ -1,0 +1,314 @@
+"""Activations and their Gaussian moments, the only thing that an infinite width sees of them.
+
+For jointly Gaussian pre-activations (u, u') of variances a, a' the recursions need
+
+- of one sequence, the variance ``E phi(u)^2`` and the slope ``E phi'(u)^2``, and
+- of a pair, the squared distances ``H = E (phi(u) - phi(u'))^2`` and
+  ``Hd = E (phi'(u) - phi'(u'))^2`` as functions of the squared distance ``h = E (u - u')^2``.
+
+Distances rather than covariances: two nearly equal sequences differ in digits that
+``a + a' - 2 cov`` has already lost. What depends on one sequence alone is computed once a step
+(``marginal``, vectors of n) so that the part over pairs is short. See docs/theory/infinite.md.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Marginal = Any  # a pytree of arrays whose last axis is that of the variances
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise nonlinearity with its Gaussian moments.
+
+    Args:
+        name: what messages and results call it.
+        fn: the function itself, elementwise on JAX arrays.
+        variance: maps variances a, shape (n,), to E phi(u)^2 with u ~ N(0, a).
+        slope: maps variances a, shape (n,), to E phi'(u)^2; a number where that is constant.
+        marginal: maps variances a, shape (n,), to whatever ``pair`` needs of one sequence, as
+            arrays whose last axis has length n.
+        pair: maps two marginals, whose last axes broadcast against each other as (n1, 1) and
+            (1, n2), and the squared distances h, shape (n1, n2), to (H, Hd).
+    """
+
+    name: str
+    fn: Callable[[Array], Array]
+    variance: Callable[[Float[Array, " n"]], Float[Array, " n"]]
+    slope: float | Callable[[Float[Array, " n"]], Float[Array, " n"]]
+    marginal: Callable[[Float[Array, " n"]], Marginal]
+    pair: Callable[
+        [Marginal, Marginal, Float[Array, "n1 n2"]],
+        tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]],
+    ]
+
+
+def safe_sqrt(a: Array) -> Array:
+    """Square root with gradient 0, instead of infinity, at 0; negative rounding counts as 0."""
+    positive = a > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, a, jnp.ones((), a.dtype))), 0)
+
+
+# Chebyshev interpolants on [0, 1/2], in 60 digits, of
+#   ARCSINE(y) = asin(sqrt(y)) / sqrt(y)
+#   SEGMENT(y) = (sin(t) - t cos(t)) / y^(3/2) with t = 2 asin(sqrt(y)),
+# lowest degree first. Relative errors 2.7e-9 and 2.3e-9 (32), 2.0e-17 and 7.4e-18 (64).
+_ARCSINE_32 = (
+    1.0000000016226234,
+    0.16666614237824284,
+    0.07502757316352404,
+    0.04409161673371687,
+    0.03581423928401177,
+    -0.0070205791522944755,
+    0.10740002130174647,
+    -0.13591627123984387,
+    0.12391349490512975,
+)
+_ARCSINE_64 = (
+    1.0,
+    0.16666666666664987,
+    0.07500000000401816,
+    0.044642856762615,
+    0.030381963396751827,
+    0.022371584779320355,
+    0.017364281439103527,
+    0.01380344589589198,
+    0.013191002571753903,
+    -0.002601537848299688,
+    0.07871611357002127,
+    -0.2968705430689824,
+    1.0082016650534187,
+    -2.4908808126226116,
+    4.6420689099888435,
+    -6.229299875397985,
+    5.7579408313146985,
+    -3.278933156739812,
+    0.8892904367638688,
+)
+_SEGMENT_32 = (
+    2.666666662864241,
+    0.26666763703183927,
+    0.08567418180822117,
+    0.04030446149980953,
+    0.01745561194438718,
+    0.03197484780780656,
+    -0.027997588411071684,
+    0.04061521876440821,
+)
+_SEGMENT_64 = (
+    2.6666666666666665,
+    0.26666666666668143,
+    0.0857142857111221,
+    0.03968253995077448,
+    0.022095947639427637,
+    0.013767805682029654,
+    0.009249048024860408,
+    0.006643093513241805,
+    0.004226242976164667,
+    0.007915306613725855,
+    -0.017704735518716593,
+    0.07840039475553413,
+    -0.20794244601856987,
+    0.42909747522187885,
+    -0.6245889328726089,
+    0.6269979801368656,
+    -0.38489219072557274,
+    0.11366132592446036,
+)
+
+
+def _polynomial(coefficients: tuple[float, ...], y: Array) -> Array:
+    result = jnp.full_like(y, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        result = result * y + c
+    return result
+
+
+def _angle(s: Array) -> tuple[Array, Array]:
+    """Half-angle form of the arc-cosine functions: s = sin^2(theta/2) in [0, 1].
+
+    Returns theta / pi and (sin(theta) - theta cos(theta)) / pi, both relatively accurate at 0.
+    """
+    wide = s > 0.5
+    y = jnp.where(wide, 1 - s, s)
+    double = s.dtype == jnp.float64
+    root = safe_sqrt(y)
+    share = root * _polynomial(_ARCSINE_64 if double else _ARCSINE_32, y) * (2 / math.pi)
+    segment = root * y * _polynomial(_SEGMENT_64 if double else _SEGMENT_32, y) * (1 / math.pi)
+    return jnp.where(wide, 1 - share, share), jnp.where(wide, segment + (1 - 2 * y), segment)
+
+
+@lru_cache
+def _piecewise_linear(name: str, below: float, fn: Callable[[Array], Array]) -> Activation:
+    """phi(u) = u for u > 0, and below * u else: the arc-cosine kernels (Cho & Saul 2009).
+
+    With p = (1 + below)/2 and q = (1 - below)/2, phi(u) = p u + q |u|, and by parity
+    H = (p^2 + q^2) h - 4 q^2 sqrt(a a') (sin(theta) - theta cos(theta))/pi,
+    Hd = 4 q^2 theta/pi.
+    """
+    p, q = (1 + below) / 2, (1 - below) / 2
+    second = p * p + q * q
+
+    def marginal(a: Array) -> Marginal:
+        std = safe_sqrt(a)
+        positive = std > 0
+        return std, jnp.where(positive, 0.5 / jnp.where(positive, std, 1), 0)
+
+    def pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
+        (std1, half_inverse1), (std2, half_inverse2) = one, two
+        gap = std1 - std2
+        s = jnp.clip((h - gap * gap) * (half_inverse1 * half_inverse2), 0, 1)
+        share, segment = _angle(s)
+        distance = second * h - (4 * q * q) * (std1 * std2) * segment
+        return jnp.maximum(distance, 0), (4 * q * q) * share
+
+    return Activation(name, fn, lambda a: second * a, second, marginal, pair)
+
+
+def leaky_relu(slope: float) -> Activation:
+    """u for u > 0, ``slope`` * u else.
+
+    Raises:
+        ValueError: if the slope is not finite.
+
+    Example:
+        >>> rnntk.ElmanRNN(activation=rnntk.activations.leaky_relu(0.1)).phi.name
+        'leaky_relu(0.1)'
+    """
+    if not math.isfinite(slope):
+        raise ValueError(f"slope must be finite, got {slope}.")
+    return _leaky_relu(float(slope))
+
+
+@lru_cache
+def _leaky_relu(slope: float) -> Activation:
+    return _piecewise_linear(
+        f"leaky_relu({slope:g})", slope, lambda u: jnp.where(u > 0, u, slope * u)
+    )
+
+
+def _linear_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
+    return h, jnp.zeros_like(h)
+
+
+def _erf_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
+    """Arcsine kernel (Williams 1997), through differences that keep their digits.
+
+    With r^2 = 1 + 2a, A = 2a/r^2, B = 2a'/r'^2, C = 2 cov/(r r') and D = r^2 r'^2 - 4 cov^2:
+    E phi phi' = (2/pi) asin C, so H = (2/pi) (asin A - asin C + asin B - asin C);
+    E of the derivatives' product is (4/pi) D^(-1/2), and 1 + 4a takes the place of D in its
+    variance.
+    """
+    (a1, r1, std1), (a2, r2, std2) = one, two
+    c = ((a1 + a2) - h) / (r1 * r2)
+    total = r1 + r2
+    # a a' - cov^2, each factor from the distance
+    minus, plus = (h - (std1 - std2) ** 2) / 2, ((std1 + std2) ** 2 - h) / 2
+    root = jnp.sqrt(1 + 2 * (a1 + a2) + 4 * jnp.maximum(minus * plus, 0))
+
+    def arcsine_gap(a: Array, r: Array, other: Array, gap: Array) -> Array:
+        """The first of asin A - asin C, with A - C from the gap a - a' and the distance."""
+        first = (gap * (2 - 2 * r * gap / total) / total + h * r) / (r * r * other)
+        big, cos_big = 2 * a / (r * r), jnp.sqrt(1 + 4 * a) / (r * r)
+        cos_c = safe_sqrt((1 / (r * r) + first) * (1 + c))
+        near = c > 0
+        mean = jnp.where(near, big * cos_c + c * cos_big, 1)
+        sine = jnp.where(near, first * (big + c) / mean, big * cos_c - c * cos_big)
+        return jnp.arctan2(sine, cos_big * cos_c + big * c)
+
+    def slope_gap(a: Array, gap: Array) -> Array:
+        """(1 + 4a)^(-1/2) - D^(-1/2), with D - (1 + 4a) from the gap and the distance."""
+        own = jnp.sqrt(1 + 4 * a)
+        return (4 * a * h - 2 * gap - (gap + h) ** 2) / (own * root * (own + root))
+
+    gap = a1 - a2
+    distance = arcsine_gap(a1, r1, r2, gap) + arcsine_gap(a2, r2, r1, -gap)
+    slopes = slope_gap(a1, gap) + slope_gap(a2, -gap)
+    return (2 / math.pi) * jnp.maximum(distance, 0), (4 / math.pi) * jnp.maximum(slopes, 0)
+
+
+def _wave_distances(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
+    """H of the sine and of the cosine, which are each other's derivatives up to sign.
+
+    u - u' and u + u' have variances h and 2a + 2a' - h; sin u - sin u' is twice a product of
+    their half-angles' waves.
+    """
+    (a1, e1), (a2, e2) = one, two
+    apart, together = jnp.expm1(-h / 2), h / 2 - (a1 + a2)
+    uneven = (e1 - e2) ** 2 / 2
+    sine = -apart * (1 + jnp.exp(together)) - uneven
+    cosine = apart * jnp.expm1(together) + uneven
+    return jnp.maximum(sine, 0), jnp.maximum(cosine, 0)
+
+
+def _erf_variance(a: Array) -> Array:
+    return (2 / math.pi) * jnp.arctan2(2 * a, jnp.sqrt(1 + 4 * a))
+
+
+def _sin_variance(a: Array) -> Array:
+    return -jnp.expm1(-2 * a) / 2
+
+
+def _cos_variance(a: Array) -> Array:
+    return (1 + jnp.exp(-2 * a)) / 2
+
+
+def _wave_marginal(a: Array) -> Marginal:
+    return a, jnp.exp(-a)
+
+
+_REGISTRY = {
+    activation.name: activation
+    for activation in (
+        _piecewise_linear("relu", 0.0, jax.nn.relu),
+        _piecewise_linear("abs", -1.0, jnp.abs),
+        Activation("linear", lambda u: u, lambda a: a, 1.0, lambda a: (), _linear_pair),
+        Activation(
+            "erf",
+            jax.scipy.special.erf,
+            _erf_variance,
+            lambda a: (4 / math.pi) / jnp.sqrt(1 + 4 * a),
+            lambda a: (a, jnp.sqrt(1 + 2 * a), safe_sqrt(a)),
+            _erf_pair,
+        ),
+        Activation("sin", jnp.sin, _sin_variance, _cos_variance, _wave_marginal, _wave_distances),
+        Activation(
+            "cos",
+            jnp.cos,
+            _cos_variance,
+            _sin_variance,
+            _wave_marginal,
+            lambda one, two, h: _wave_distances(one, two, h)[::-1],
+        ),
+    )
+}
+
+NAMES = tuple(_REGISTRY)
+"""Activations that a name selects."""
+
+
+def resolve(activation: str | Activation | Callable[[Array], Array]) -> Activation:
+    """The :class:`Activation` meant by a name, an activation, or an elementwise function.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the valid ones.
+        TypeError: for anything that is neither a name nor an activation.
+
+    Example:
+        >>> resolve("relu").name
+        'relu'
+    """
+    if isinstance(activation, Activation):
+        return activation
+    if isinstance(activation, str):
+        if activation not in _REGISTRY:
+            raise ValueError(f"activation must be one of {NAMES}, got {activation!r}.")
+        return _REGISTRY[activation]
+    raise TypeError(f"activation must be a name or an Activation, got {activation!r}.")

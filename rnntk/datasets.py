@@ -1,0 +1,379 @@
+"""Labelled sequences: scikit-learn's digits, and the user's own .npz and .csv files.
+
+Labels that are integers or text are classes; labels that are floating point are values to be
+fitted. The kind is decided by the dtype of ``y`` and by nothing else.
+"""
+
+import csv
+import math
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+MIN_TRAIN = 8
+"""Fewest training sequences that :func:`split` accepts: below it nothing can be tuned."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled sequences on the host.
+
+    Args:
+        name: what to call the data in reports.
+        x: float64 tokens, shape (n, t, d); zero at padded steps.
+        y: labels, shape (n,): integers or text for classes, float64 for values.
+        lengths: number of steps of each sequence, or ``None`` if all have t.
+    """
+
+    name: str
+    x: Float[np.ndarray, "n t d"]
+    y: Shaped[np.ndarray, " n"]
+    lengths: Int[np.ndarray, " n"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether ``y`` holds classes rather than values."""
+        return self.y.dtype.kind != "f"
+
+    @property
+    def classes(self) -> Shaped[np.ndarray, " c"]:
+        """The distinct labels, ascending; meaningful for classes only."""
+        return np.unique(self.y)
+
+    def take(self, index: Int[np.ndarray, " k"]) -> "Dataset":
+        """The sequences at ``index``, in that order."""
+        lengths = None if self.lengths is None else self.lengths[index]
+        return replace(self, x=self.x[index], y=self.y[index], lengths=lengths)
+
+
+def digits() -> Dataset:
+    """Scikit-learn's handwritten digits, each image read as a sequence of 8 rows of 8 pixels.
+
+    The pixels 0..16 are divided by 16. Many rows of an image are blank: those tokens are zero.
+
+    Returns:
+        1797 sequences of 8 tokens of size 8, and their ten classes.
+
+    Example:
+        >>> import rnntk
+        >>> data = rnntk.datasets.digits()
+        >>> data.x.shape, float(data.x.max()), data.classes.tolist()
+        ((1797, 8, 8), 1.0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+    from sklearn.datasets import load_digits  # half a second, and only this data needs it
+
+    images, labels = load_digits(return_X_y=True)
+    return Dataset("digits", images.reshape(-1, 8, 8).astype(np.float64) / 16.0, labels)
+
+
+def load(paths: str | Path | Sequence[str | Path]) -> Dataset:
+    r"""Read one .npz file, or one or more .csv files, or ``"digits"``.
+
+    A .npz file holds ``x`` of shape (n, t, d), ``y`` of shape (n,) and, for sequences of
+    different lengths, integers ``lengths`` of shape (n,); steps past a length are ignored.
+
+    A .csv file is in long format, one row for each step, under the header ``sequence``,
+    ``step``, ``x1`` ... ``xd``, ``y`` (columns in any order): ``sequence`` is any text that
+    names the sequence, ``step`` a whole number that orders its rows, ``x1`` ... ``xd`` the
+    token, and ``y`` the label, the same on all rows of a sequence. Sequences may differ in
+    length. Labels that all read as whole numbers are classes, as is text; other numbers are
+    values. Several files are joined; a sequence lies within one file, so that each file may
+    number its own.
+
+    Args:
+        paths: one path or several, all .csv if more than one.
+
+    Raises:
+        ValueError: for anything else than the above, in one line that names the file, what is
+            wrong with it, and what is expected.
+
+    Example:
+        >>> import pathlib, tempfile, rnntk
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "two.csv"
+        >>> rows = ["sequence,step,x1,y", "a,0,0.5,1", "a,1,0.25,1", "b,0,1.5,2"]
+        >>> _ = path.write_text("\n".join(rows))
+        >>> data = rnntk.datasets.load(path)
+        >>> data.x[..., 0].tolist(), data.y.tolist(), data.lengths.tolist()
+        ([[0.5, 0.25], [1.5, 0.0]], [1, 2], [2, 1])
+    """
+    listed = [paths] if isinstance(paths, str | Path) else list(paths)
+    if listed == ["digits"]:
+        return digits()
+    files = [Path(path) for path in listed]
+    if not files:
+        raise ValueError("data must name digits, one .npz file or .csv files, got nothing.")
+    for path in files:
+        if path.suffix.lower() not in (".npz", ".csv"):
+            raise ValueError(f"{path}: data must be digits, a .npz file or .csv files.")
+        if path.is_dir():
+            raise ValueError(f"{path}: expected a file, found a folder.")
+        if not path.exists():
+            raise ValueError(f"{path}: no such file.")
+    if len(files) > 1 and any(path.suffix.lower() == ".npz" for path in files):
+        raise ValueError("data: a .npz file stands alone; only .csv files can be joined.")
+    name = " + ".join(path.name for path in files)
+    return _read_npz(files[0]) if files[0].suffix.lower() == ".npz" else _read_csv(files, name)
+
+
+def split(
+    data: Dataset, n: int, *, n_test: int | None = None, seed: int = 0
+) -> tuple[Dataset, Dataset]:
+    """Draw disjoint training and test sequences at random.
+
+    Args:
+        data: the sequences.
+        n: number of training sequences.
+        n_test: number of test sequences; all the rest by default.
+        seed: the same seed gives the same split.
+
+    Raises:
+        ValueError: if ``n`` is below :data:`MIN_TRAIN`, the data has too few sequences, or
+            the training labels come out all equal.
+
+    Example:
+        >>> import rnntk
+        >>> train, test = rnntk.datasets.split(rnntk.datasets.digits(), 200)
+        >>> len(train), len(test)
+        (200, 1597)
+    """
+    wanted = n + (1 if n_test is None else n_test)
+    if len(data) < MIN_TRAIN + 1:
+        raise ValueError(
+            f"{data.name}: at least {MIN_TRAIN} training sequences and a test sequence are "
+            f"needed, got {len(data)} in all."
+        )
+    if n < MIN_TRAIN:
+        raise ValueError(f"n must be at least {MIN_TRAIN} training sequences, got {n}.")
+    if wanted > len(data):
+        raise ValueError(
+            f"n={n} training and {wanted - n} or more test sequences are asked for, but "
+            f"{data.name} holds {len(data)} in all."
+        )
+    order = np.random.default_rng(seed).permutation(len(data))
+    stop = len(data) if n_test is None else wanted
+    train, test = data.take(order[:n]), data.take(order[n:stop])
+    if len(np.unique(train.y)) < 2:
+        raise ValueError(
+            f"{data.name}: all {n} training labels drawn are {train.y[0]}; "
+            "two or more different labels are needed."
+        )
+    return train, test
+
+
+def _checked(name: str, x: np.ndarray, y: np.ndarray, lengths: np.ndarray | None) -> Dataset:
+    """What every source of data must satisfy once its arrays are read."""
+    if x.ndim != 3 or 0 in x.shape:
+        raise ValueError(
+            f"{name}: x must have shape (sequences, steps, token size), got {x.shape}."
+        )
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: x must be real numbers, got {x.dtype}.")
+    n, t = x.shape[:2]
+    if y.shape != (n,):
+        raise ValueError(
+            f"{name}: y must hold one label for each of the {n} sequences of x, shape ({n},), "
+            f"got {y.shape}."
+        )
+    if y.dtype.kind not in "fiubU":
+        raise ValueError(
+            f"{name}: y must be integers or text (classes) or floats (values), got {y.dtype}."
+        )
+    x = x.astype(np.float64)
+    if lengths is not None:
+        if lengths.shape != (n,) or lengths.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name}: lengths must be {n} integers, one for each sequence of x, got "
+                f"{lengths.dtype} of shape {lengths.shape}."
+            )
+        if lengths.min() < 1 or lengths.max() > t:
+            raise ValueError(
+                f"{name}: lengths must lie in 1..{t}, the steps of x, got "
+                f"{lengths.min()} to {lengths.max()}."
+            )
+        x = np.where((np.arange(t) < lengths[:, None])[..., None], x, 0.0)
+        lengths = None if (lengths == t).all() else lengths.astype(np.int64)
+    if not np.isfinite(x).all():
+        i, s, k = np.argwhere(~np.isfinite(x))[0]
+        raise ValueError(
+            f"{name}: x must be finite, got {x[i, s, k]} at (sequence, step, entry) = "
+            f"({i}, {s}, {k})."
+        )
+    return Dataset(name, x, _checked_labels(name, y), lengths)
+
+
+def _checked_labels(name: str, y: np.ndarray) -> np.ndarray:
+    if y.dtype.kind == "b":
+        y = y.astype(np.int64)
+    if y.dtype.kind == "f":
+        y = y.astype(np.float64)
+        if not np.isfinite(y).all():
+            i = int(np.argmax(~np.isfinite(y)))
+            raise ValueError(f"{name}: y must be finite, got {y[i]} for sequence {i}.")
+    distinct = len(np.unique(y))
+    if distinct < 2:
+        raise ValueError(f"{name}: y holds one label only, {y[0]}; two or more are needed.")
+    if y.dtype.kind != "f" and len(y) > 2 and distinct == len(y):
+        raise ValueError(
+            f"{name}: y holds a different class for each of the {len(y)} sequences; labels to be "
+            "fitted as values must be floating point."
+        )
+    return y
+
+
+def _read_npz(path: Path) -> Dataset:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: not a .npz archive; write one with numpy.savez(path, x=x, y=y).")
+    arrays: dict[str, np.ndarray] = {}
+    with np.load(path, allow_pickle=False) as archive:
+        for key in ("x", "y", "lengths"):
+            if key not in archive.files:
+                if key == "lengths":
+                    continue
+                raise ValueError(
+                    f"{path}: array {key!r} is missing; expected x, y and optionally lengths, "
+                    f"found {', '.join(archive.files) or 'nothing'}."
+                )
+            try:
+                arrays[key] = np.asarray(archive[key])
+            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+                reason = (
+                    "holds pickled Python objects, which are not read"
+                    if "pickle" in str(error)
+                    else f"cannot be read ({error})"
+                )
+                raise ValueError(
+                    f"{path}: array {key!r} {reason}; expected plain numbers"
+                    + (" or text." if key == "y" else ".")
+                ) from None
+    return _checked(str(path), arrays["x"], arrays["y"], arrays.get("lengths"))
+
+
+def _read_csv(paths: Iterable[Path], name: str) -> Dataset:
+    sequences: list[np.ndarray] = []
+    labels: list[tuple[str, str]] = []  # text of the label, and where it stands
+    size = 0
+    for path in paths:
+        found, d = _read_one_csv(path)
+        if size and d != size:
+            raise ValueError(
+                f"{path}: tokens have {d} columns x1..x{d}, those of the files before {size}."
+            )
+        size = d
+        for tokens, label in found:
+            sequences.append(tokens)
+            labels.append(label)
+    lengths = np.array([len(tokens) for tokens in sequences])
+    x = np.zeros((len(sequences), lengths.max(), size))
+    for row, tokens in zip(x, sequences, strict=True):
+        row[: len(tokens)] = tokens
+    return _checked(name, x, _parse_labels(labels), lengths)
+
+
+def _read_one_csv(path: Path) -> tuple[list[tuple[np.ndarray, tuple[str, str]]], int]:
+    """Tokens in the order of their steps, and label, of each sequence; and the token size."""
+    rows: dict[str, dict[int, list[float]]] = {}
+    labels: dict[str, tuple[str, str]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            columns = [column.strip() for column in next(reader, [])]
+            tokens = _token_columns(path, columns)
+            for cells in reader:
+                where = f"{path}, line {reader.line_num}"
+                if not cells:
+                    continue
+                if len(cells) != len(columns):
+                    raise ValueError(
+                        f"{where}: expected {len(columns)} cells as in the header, "
+                        f"got {len(cells)}."
+                    )
+                row = {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}
+                steps = rows.setdefault(row["sequence"], {})
+                step = _number(int, row["step"], "step", where)
+                if step in steps:
+                    raise ValueError(
+                        f"{where}: sequence {row['sequence']!r} has step {step} twice."
+                    )
+                steps[step] = [_number(float, row[column], column, where) for column in tokens]
+                label = labels.setdefault(row["sequence"], (row["y"], where))[0]
+                if row["y"] != label:
+                    raise ValueError(
+                        f"{where}: y is {row['y']!r} where earlier rows of sequence "
+                        f"{row['sequence']!r} have {label!r}; expected one label a sequence."
+                    )
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not a text file in UTF-8.") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a .csv file ({error}).") from None
+    if not rows:
+        raise ValueError(f"{path}: no rows below the header.")
+    found = [
+        (np.array([steps[step] for step in sorted(steps)]), labels[sequence])
+        for sequence, steps in rows.items()
+    ]
+    return found, len(tokens)
+
+
+def _token_columns(path: Path, columns: list[str]) -> list[str]:
+    """The names x1..xd, once the header is known to be complete."""
+    d = max(1, len(columns) - 3)
+    tokens = [f"x{k}" for k in range(1, d + 1)]
+    expected = ["sequence", "step", *tokens, "y"]
+    if sorted(columns) != sorted(expected):
+        missing = [column for column in expected if column not in columns]
+        problem = (
+            f"column {missing[0]!r} is missing" if missing else "a column appears more than once"
+        )
+        raise ValueError(
+            f"{path}: {problem}; expected the header sequence,step,x1,...,xd,y, "
+            f"got {','.join(columns) or 'an empty file'}."
+        )
+    return tokens
+
+
+def _number(kind: type, cell: str, column: str, where: str) -> Any:
+    try:
+        value = kind(cell)
+        if kind is int or math.isfinite(value):
+            return value
+    except ValueError:
+        pass
+    wanted = "a whole number" if kind is int else "a finite number"
+    raise ValueError(f"{where}: {column} must be {wanted}, got {cell!r}.")
+
+
+def _parse_labels(labels: list[tuple[str, str]]) -> np.ndarray:
+    """Whole numbers, other numbers, or text; a mixture of numbers and text is refused."""
+    texts = [text for text, _ in labels]
+    for text, where in labels:
+        if not text:
+            raise ValueError(f"{where}: y is empty; expected a label.")
+    for kind in (np.int64, np.float64):
+        try:
+            return np.array(texts).astype(kind)
+        except (ValueError, OverflowError):
+            pass
+    numeric = [_is_number(text) for text in texts]
+    if any(numeric):
+        text, where = labels[numeric.index(False)]
+        raise ValueError(
+            f"{where}: y is {text!r} where other sequences have numbers; expected all numbers "
+            "or all text."
+        )
+    return np.array(texts)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

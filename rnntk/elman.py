@@ -1,0 +1,377 @@
+"""Elman recurrent networks in the neural tangent parameterization."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from rnntk import sequences
+from rnntk.activations import Activation, resolve
+
+READOUTS = ("last", "mean", "sequence")
+INPUT_SCALINGS = ("none", "fan_in")
+INITIAL_STATES = ("zero", "shared", "independent")
+GROUPS = ("W", "U", "b", "V")
+STDS = ("w_std", "u_std", "b_std", "v_std")
+PRECISION = jax.lax.Precision.HIGHEST
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ElmanRNN:
+    r"""An Elman network: what the kernels need to know about it, and nothing else.
+
+    With :math:`m` the width, all parameters are drawn i.i.d. :math:`N(0, 1)` and one step is
+
+    .. math::
+
+        u_s = \frac{w}{\sqrt m} W h_{s-1} + u\, U x_s + b\,\beta, \qquad h_s = \phi(u_s),
+
+    and the output is :math:`\frac{v}{\sqrt m} V r(h)` with :math:`r` the readout (the neural
+    tangent parameterization: the multipliers sit outside the weights). Instances are immutable
+    JAX pytrees whose leaves are the four standard deviations, so ``jax.grad`` and ``jax.vmap``
+    reach them through every kernel; everything else is static.
+
+    Args:
+        activation: a name from :data:`rnntk.activations.NAMES`, an
+            :class:`~rnntk.activations.Activation`, or an elementwise JAX function.
+        w_std: multiplier :math:`w` of the recurrent weights.
+        u_std: multiplier :math:`u` of the input weights.
+        b_std: multiplier of the bias.
+        v_std: multiplier :math:`v` of the readout.
+        readout: ``"last"`` state, ``"mean"`` of the states over each sequence's own length, or
+            an output at every step (``"sequence"``).
+        depth: number of stacked layers; layer l reads the states of layer l - 1 as its tokens,
+            with multiplier ``u_std / sqrt(m)``.
+        bidirectional: add a second, independent network that reads the sequence backwards.
+        input_scaling: ``"fan_in"`` divides ``u_std`` by sqrt(d) for the tokens of size d.
+        initial_state: ``"zero"``, one random vector ``"shared"`` by all sequences, or an
+            ``"independent"`` one for each; random states have ``initial_state_std`` and are
+            not trained.
+        initial_state_std: standard deviation of the entries of a random initial state.
+        trainable: the groups of parameters whose gradients enter the tangent kernel.
+
+    Raises:
+        ValueError: for an unknown name, a negative standard deviation, depth below 1, no
+            trainable group, or a state's standard deviation that contradicts ``initial_state``.
+        TypeError: for an activation that is neither a name nor callable.
+
+    Example:
+        >>> import rnntk
+        >>> rnntk.ElmanRNN("erf", b_std=0.1).readout
+        'last'
+    """
+
+    activation: str | Activation | Callable[[Array], Array] = "relu"
+    w_std: ArrayLike = math.sqrt(2)
+    u_std: ArrayLike = math.sqrt(2)
+    b_std: ArrayLike = 0.0
+    v_std: ArrayLike = 1.0
+    readout: Literal["last", "mean", "sequence"] = "last"
+    depth: int = 1
+    bidirectional: bool = False
+    input_scaling: Literal["none", "fan_in"] = "none"
+    initial_state: Literal["zero", "shared", "independent"] = "zero"
+    initial_state_std: float = 0.0
+    trainable: tuple[str, ...] = GROUPS
+
+    def __post_init__(self) -> None:
+        resolve(self.activation)
+        for name, valid in (
+            ("readout", READOUTS),
+            ("input_scaling", INPUT_SCALINGS),
+            ("initial_state", INITIAL_STATES),
+        ):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name} must be one of {valid}, got {getattr(self, name)!r}.")
+        for name in STDS:
+            _check_std(name, getattr(self, name))
+        _check_std("initial_state_std", self.initial_state_std)
+        if (self.initial_state == "zero") != (self.initial_state_std == 0):
+            raise ValueError(
+                f"initial_state={self.initial_state!r} and initial_state_std="
+                f"{self.initial_state_std} contradict each other: a zero state has no spread, "
+                f"a random one needs initial_state_std > 0."
+            )
+        if not isinstance(self.depth, int) or self.depth < 1:
+            raise ValueError(f"depth must be a whole number of at least 1, got {self.depth!r}.")
+        groups = (self.trainable,) if isinstance(self.trainable, str) else tuple(self.trainable)
+        if not groups or set(groups) - set(GROUPS):
+            raise ValueError(
+                f"trainable must be a non-empty selection of {GROUPS}, got {self.trainable!r}."
+            )
+        object.__setattr__(self, "trainable", tuple(g for g in GROUPS if g in groups))
+
+    @property
+    def phi(self) -> Activation:
+        """The activation, with its Gaussian moments."""
+        return resolve(self.activation)
+
+    def u_scale(self, d: int, dtype: jnp.dtype) -> Array:
+        """Multiplier of the input weights for tokens of size ``d``."""
+        u_std = jnp.asarray(self.u_std, dtype)
+        return u_std / math.sqrt(d) if self.input_scaling == "fan_in" else u_std
+
+    def init(self, key: PRNGKeyArray, *, input_dim: int, width: int, output_dim: int = 1) -> Params:
+        """Draw parameters, all entries i.i.d. standard normal.
+
+        Args:
+            key: JAX random key.
+            input_dim: token size d.
+            width: number of hidden units m of every layer.
+            output_dim: number of outputs o.
+
+        Returns:
+            ``{"W": (m, m), "U": (m, d), "b": (m,), "V": (o, m)}``. A deeper network holds its
+            W, U and b in a tuple ``"layers"``; a bidirectional one holds two networks,
+            ``"forward"`` and ``"backward"``; a shared random initial state adds ``"h0"``, an
+            untrained vector (m,) for each layer.
+
+        Raises:
+            ValueError: if a size is not a positive integer.
+
+        Example:
+            >>> import jax, rnntk
+            >>> params = rnntk.ElmanRNN().init(jax.random.key(0), input_dim=3, width=8)
+            >>> params["U"].shape
+            (8, 3)
+        """
+        for name, size in (("input_dim", input_dim), ("width", width), ("output_dim", output_dim)):
+            if not isinstance(size, int | np.integer) or size < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}.")
+        if self.bidirectional:
+            return {
+                name: self._init_one(subkey, input_dim, width, output_dim)
+                for name, subkey in zip(("forward", "backward"), jax.random.split(key), strict=True)
+            }
+        return self._init_one(key, input_dim, width, output_dim)
+
+    def _init_one(self, key: PRNGKeyArray, d: int, m: int, o: int) -> Params:
+        key_v, *layer_keys = jax.random.split(key, self.depth + 1)
+        layers = []
+        for index, layer_key in enumerate(layer_keys):
+            key_w, key_u, key_b, key_h = jax.random.split(layer_key, 4)
+            layer = {
+                "W": jax.random.normal(key_w, (m, m)),
+                "U": jax.random.normal(key_u, (m, d if index == 0 else m)),
+                "b": jax.random.normal(key_b, (m,)),
+            }
+            if self.initial_state == "shared":
+                layer["h0"] = jax.random.normal(key_h, (m,))
+            layers.append(layer)
+        v = {"V": jax.random.normal(key_v, (o, m))}
+        return layers[0] | v if self.depth == 1 else {"layers": tuple(layers)} | v
+
+    def apply(
+        self,
+        params: Params,
+        x: Float[ArrayLike, "n t d"],
+        lengths: Int[ArrayLike, " n"] | None = None,
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "n o"] | Float[Array, "n t o"]:
+        """Outputs of the network, computed in the dtype of ``x``.
+
+        Args:
+            params: from :meth:`init`.
+            x: tokens.
+            lengths: number of steps of each sequence; the rest is padding.
+            key: draws the initial states, needed if they are ``"independent"`` and only then.
+
+        Returns:
+            Shape (n, o), or (n, t, o) for the ``"sequence"`` readout, zero at padded steps.
+
+        Raises:
+            ValueError: for wrong shapes, lengths out of range, NaN or infinity, parameters of
+                another architecture, or a missing ``key``.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, rnntk
+            >>> rnn = rnntk.ElmanRNN(readout="sequence")
+            >>> params = rnn.init(jax.random.key(0), input_dim=3, width=8, output_dim=2)
+            >>> rnn.apply(params, jnp.ones((5, 4, 3))).shape
+            (5, 4, 2)
+        """
+        x, lengths = sequences.check_batch(x, lengths)
+        check_params(self, params, x.shape[-1])
+        return forward(self, params, x, lengths, key).output
+
+
+def _flatten(rnn: ElmanRNN) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
+    leaves = tuple((jax.tree_util.GetAttrKey(name), getattr(rnn, name)) for name in STDS)
+    return leaves, tuple(getattr(rnn, name) for name in STATIC)
+
+
+def _unflatten(static: tuple[Any, ...], stds: Iterable[Any]) -> ElmanRNN:
+    # Without __init__ and its checks: gradients and tangents are trees of the same kind, whose
+    # leaves may be negative, tracers, or no numbers at all.
+    rnn = object.__new__(ElmanRNN)
+    for name, value in zip(STDS + STATIC, (*stds, *static), strict=True):
+        object.__setattr__(rnn, name, value)
+    return rnn
+
+
+STATIC = tuple(field.name for field in fields(ElmanRNN) if field.name not in STDS)
+jax.tree_util.register_pytree_with_keys(ElmanRNN, _flatten, _unflatten)
+
+
+def _check_std(name: str, value: Any) -> None:
+    # Tracers, and the placeholders that JAX puts in while it rebuilds a pytree, hold no number.
+    if isinstance(value, jax.core.Tracer) or not isinstance(
+        value, int | float | np.ndarray | np.generic | jax.Array
+    ):
+        return
+    if not np.all(np.isfinite(value)) or np.any(np.asarray(value) < 0):
+        raise ValueError(f"{name} must be finite and not negative, got {value}.")
+
+
+def networks(rnn: ElmanRNN, params: Params) -> tuple[Params, ...]:
+    """The one or two (bidirectional) unidirectional networks that make up ``params``."""
+    return (params["forward"], params["backward"]) if rnn.bidirectional else (params,)
+
+
+def layers(rnn: ElmanRNN, network: Params) -> tuple[Params, ...]:
+    """The parameters of each layer of one network, input layer first."""
+    return (network,) if rnn.depth == 1 else network["layers"]
+
+
+def check_params(rnn: ElmanRNN, params: Params, input_dim: int) -> None:
+    """Compare names and shapes of ``params`` with what ``rnn.init`` would draw."""
+    try:
+        v = networks(rnn, params)[0]["V"]
+        output_dim, width = v.shape
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            "params must come from init of the same architecture: no matrix V (outputs, width) "
+            f"found where depth={rnn.depth}, bidirectional={rnn.bidirectional} put it."
+        ) from None
+    expected = jax.eval_shape(
+        lambda key: rnn.init(key, input_dim=input_dim, width=width, output_dim=output_dim),
+        jax.random.key(0),
+    )
+    got = {
+        jax.tree_util.keystr(path): jnp.shape(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+        name = jax.tree_util.keystr(path)
+        if got.get(name) != leaf.shape:
+            raise ValueError(
+                f"params{name} must have shape {leaf.shape} for tokens of size {input_dim} and "
+                f"width {width}, got {got.get(name, 'no such leaf')}."
+            )
+
+
+class Forward(NamedTuple):
+    """A forward pass, network by network (one, or two if bidirectional).
+
+    Attributes:
+        output: shape (n, o), or (n, t, o) for "sequence".
+        features: what each readout matrix V reads, shape (n, m), or (n, t, m) for "sequence".
+        states: for each network and layer, what W reads: the states one step earlier, (n, t, m).
+        tokens: for each network and layer, what U reads, (n, t, d) or (n, t, m).
+    """
+
+    output: Array
+    features: list[Array]
+    states: list[list[Array]]
+    tokens: list[list[Array]]
+
+
+def forward(
+    rnn: ElmanRNN,
+    params: Params,
+    x: Float[Array, "n t d"],
+    lengths: Int[Array, " n"] | None,
+    key: PRNGKeyArray | None,
+    shifts: list[list[Array]] | None = None,
+) -> Forward:
+    """Run the network; ``shifts`` (n, t, m), by network and layer, add to the pre-activations.
+
+    The gradients of the shifts are the backpropagated signals. A backward network's states and
+    signals are in the order in which it reads.
+    """
+    if rnn.initial_state == "independent" and key is None:
+        raise ValueError(
+            "key is needed to draw the states of initial_state='independent', got None."
+        )
+    output = jnp.zeros((), x.dtype)
+    result = Forward(output, [], [], [])
+    for direction, network in enumerate(networks(rnn, params)):
+        states = sequences.reverse(x, lengths) if direction else x
+        result.states.append([])
+        result.tokens.append([])
+        for index, layer in enumerate(layers(rnn, network)):
+            m = layer["b"].shape[0]
+            layer_key = None if key is None else jax.random.fold_in(key, 2 * index + direction)
+            h0 = _initial_state(rnn, layer, x.shape[0], x.dtype, layer_key)
+            fan_in = jnp.asarray(rnn.u_std, x.dtype) / math.sqrt(m)
+            scale = fan_in if index else rnn.u_scale(x.shape[-1], x.dtype)
+            shift = jnp.zeros((), x.dtype) if shifts is None else shifts[direction][index]
+            tokens = states
+            states = _layer(rnn, layer, tokens, h0, scale, shift)
+            result.states[-1].append(jnp.concatenate([h0[:, None], states[:, :-1]], axis=1))
+            result.tokens[-1].append(tokens)
+        if direction and rnn.readout == "sequence":
+            states = sequences.reverse(states, lengths)
+        result.features.append(_readout(rnn, states, lengths))
+        v = network["V"].astype(x.dtype) * (jnp.asarray(rnn.v_std, x.dtype) / math.sqrt(m))
+        output = output + jnp.matmul(result.features[-1], v.T, precision=PRECISION)
+    return result._replace(output=output)
+
+
+def _initial_state(
+    rnn: ElmanRNN, layer: Params, n: int, dtype: jnp.dtype, key: PRNGKeyArray | None
+) -> Float[Array, "n m"]:
+    (m,) = layer["b"].shape
+    if rnn.initial_state == "shared":
+        return jnp.broadcast_to(rnn.initial_state_std * layer["h0"].astype(dtype), (n, m))
+    if rnn.initial_state == "independent" and key is not None:
+        return rnn.initial_state_std * jax.random.normal(key, (n, m), dtype)
+    return jnp.zeros((n, m), dtype)
+
+
+def _layer(
+    rnn: ElmanRNN,
+    layer: Params,
+    tokens: Float[Array, "n t k"],
+    h0: Float[Array, "n m"],
+    u_scale: Array,
+    shift: Array,
+) -> Float[Array, "n t m"]:
+    """States of one layer; the tokens' share of all steps is one matrix product."""
+    dtype = tokens.dtype
+    w = layer["W"].astype(dtype) * (jnp.asarray(rnn.w_std, dtype) / math.sqrt(h0.shape[1]))
+    drive = u_scale * jnp.matmul(tokens, layer["U"].astype(dtype).T, precision=PRECISION)
+    bias = jnp.asarray(rnn.b_std, dtype) * layer["b"].astype(dtype)
+    drive = drive + bias[None, None, :] + shift
+
+    def step(h: Array, u: Array) -> tuple[Array, Array]:
+        h = rnn.phi.fn(jnp.matmul(h, w.T, precision=PRECISION) + u)
+        return h, h
+
+    return jax.lax.scan(step, h0, drive.swapaxes(0, 1))[1].swapaxes(0, 1)
+
+
+def _readout(
+    rnn: ElmanRNN, states: Float[Array, "n t m"], lengths: Int[Array, " n"] | None
+) -> Float[Array, "n m"] | Float[Array, "n t m"]:
+    """What the output weights read: r(h)."""
+    steps = states.shape[1]
+    if rnn.readout == "last":
+        if lengths is None:
+            return states[:, -1]
+        return jnp.take_along_axis(states, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    if lengths is not None:
+        states = jnp.where(sequences.mask(lengths, steps)[..., None], states, 0)
+    if rnn.readout == "sequence":
+        return states
+    count = jnp.full(len(states), steps) if lengths is None else lengths
+    return states.sum(axis=1) / count[:, None].astype(states.dtype)

@@ -1,0 +1,335 @@
+"""Figures of kernels, spectra and predictions.
+
+Every function draws on the given Matplotlib axes, or on a new figure if there are none, and
+returns the figure. Nothing here touches pyplot or Matplotlib's global settings; markers and line
+styles differ as colours do, so that a figure survives printing in grey.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+
+SIZE = (5.2, 3.6)
+# Okabe and Ito's colours, which stay apart for colour-blind readers, dark ones first.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
+    if ax is None:
+        figure = Figure(figsize=SIZE, layout="constrained")
+        return figure, figure.subplots()
+    return ax.figure.figure, ax  # of a SubFigure, the figure it is part of
+
+
+def _width_axis(ax: Axes, widths: Sequence[int]) -> None:
+    ax.set_xscale("log")
+    ax.set_xticks(list(widths), [str(width) for width in widths])
+    ax.set_xlim(min(widths) / 1.5, max(widths) * 1.5)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("width $m$")
+
+
+def width_convergence(
+    widths: Sequence[int],
+    deviations: Mapping[str, Float[np.ndarray, "w s"]],
+    *,
+    slopes: Mapping[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    r"""Deviation of empirical kernels from their limit against width, both logarithmic.
+
+    Args:
+        widths: the widths m.
+        deviations: for each kind of kernel by name, :math:`\|K_m - K\|_F / \|K\|_F`, a row for
+            each width and a column for each seed. Small marks are seeds, large ones their
+            geometric means.
+        slopes: fitted slopes by the same names, drawn through the centre of the points.
+        ax: axes to draw on.
+
+    Example:
+        >>> import numpy as np, rnntk
+        >>> deviations = {"NTK": np.array([[0.4, 0.5], [0.2, 0.25]])}
+        >>> figure = rnntk.plot.width_convergence([16, 64], deviations, slopes={"NTK": -0.5})
+        >>> figure.axes[0].get_xlabel()
+        'width $m$'
+    """
+    figure, ax = _axes(ax)
+    m = np.asarray(widths, float)
+    ends = np.array([m.min() / 1.4, m.max() * 1.4])
+    for i, (name, values) in enumerate(deviations.items()):
+        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+        shift = 1.04 ** (2 * i - len(deviations) + 1)  # side by side, not on top of each other
+        flat = np.repeat(m * shift, values.shape[1])
+        ax.plot(flat, values.ravel(), marker, ms=3.5, mfc="none", mec=color, mew=0.7)
+        mean = np.exp(np.mean(np.log(values), axis=1))
+        ax.plot(m * shift, mean, marker, ms=7, color=color, label=name)
+        center = (np.exp(np.mean(np.log(m))), np.exp(np.mean(np.log(mean))))
+        if slopes and name in slopes:
+            line = center[1] * (ends / center[0]) ** slopes[name]
+            style = ("-", *STYLES)[i % 4]
+            ax.plot(ends, line, ls=style, color=color, lw=1.3, label=f"slope ${slopes[name]:.2f}$")
+    guide = center[1] * 0.55 * (ends / center[0]) ** -0.5
+    ax.plot(ends, guide, color="0.4", lw=1, ls=(0, (1, 2)), label="theory's slope $-1/2$")
+    ax.set_yscale("log")
+    ax.set_ylabel(r"$\|K_m - K\|_F \,/\, \|K\|_F$")
+    _width_axis(ax, widths)
+    ax.legend(fontsize=8)
+    return figure
+
+
+def spectrum(
+    limit: Float[np.ndarray, " n"],
+    empirical: Mapping[int, Float[np.ndarray, "s n"]] | None = None,
+    *,
+    ax: Axes | None = None,
+) -> Figure:
+    """All eigenvalues, largest first, on a logarithmic axis.
+
+    Args:
+        limit: eigenvalues of the infinite-width kernel, in any order.
+        empirical: for each width, the eigenvalues of the kernel of each seed; their geometric
+            mean over seeds is drawn.
+        ax: axes to draw on.
+
+    Eigenvalues that are not positive cannot be drawn and are left out.
+
+    Example:
+        >>> import numpy as np, rnntk
+        >>> rnntk.plot.spectrum(np.array([3.0, 1.0, 0.1])).axes[0].get_ylabel()
+        'eigenvalue'
+    """
+    figure, ax = _axes(ax)
+    for i, (width, values) in enumerate((empirical or {}).items()):
+        positive = np.where(np.asarray(values) > 0, values, np.nan)
+        mean = np.exp(np.mean(np.log(np.sort(positive, axis=1)[:, ::-1]), axis=0))
+        _ranked(ax, mean, COLORS[1 + i % 4], STYLES[i % len(STYLES)], f"width {width}")
+    _ranked(ax, np.sort(limit)[::-1], COLORS[0], "-", "infinite width")
+    ax.set_yscale("log")
+    ax.set_xlabel("rank (1 is the largest)")
+    ax.set_ylabel("eigenvalue")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def _ranked(ax: Axes, values: np.ndarray, color: str, style: object, label: str) -> None:
+    shown = np.where(values > 0, values, np.nan)
+    ax.plot(np.arange(1, len(shown) + 1), shown, ls=style, color=color, lw=1.5, label=label)
+
+
+def min_eigenvalue_by_width(
+    widths: Sequence[int],
+    values: Float[np.ndarray, "w s"],
+    limit: float,
+    *,
+    ax: Axes | None = None,
+) -> Figure:
+    """Smallest eigenvalue of empirical kernels against width, and that of their limit.
+
+    Args:
+        widths: the widths m.
+        values: smallest eigenvalues, a row for each width and a column for each seed.
+        limit: smallest eigenvalue of the infinite-width kernel.
+        ax: axes to draw on.
+
+    Example:
+        >>> import numpy as np, rnntk
+        >>> figure = rnntk.plot.min_eigenvalue_by_width([16, 64], np.array([[0.4], [0.5]]), 0.6)
+        >>> figure.axes[0].get_ylabel()
+        'smallest eigenvalue'
+    """
+    figure, ax = _axes(ax)
+    m = np.asarray(widths, float)
+    seeds = np.shape(values)[1]
+    ax.axhline(limit, color=COLORS[0], lw=1.5, label="infinite width")
+    ax.plot(
+        np.repeat(m, seeds),
+        np.ravel(values),
+        "o",
+        ms=3.5,
+        mfc="none",
+        mec="0.45",
+        mew=0.8,
+        label="one seed",
+    )
+    deviation = np.std(values, axis=1, ddof=1) if seeds > 1 else None
+    ax.errorbar(
+        m,
+        np.mean(values, axis=1),
+        yerr=deviation,
+        fmt="D--",
+        ms=6,
+        lw=1,
+        capsize=4,
+        color=COLORS[1],
+        label="mean and standard deviation over seeds" if seeds > 1 else "mean over seeds",
+    )
+    ax.set_ylim(bottom=min(0.0, float(np.min(values))))
+    ax.set_ylabel("smallest eigenvalue")
+    _width_axis(ax, widths)
+    ax.legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def min_eigenvalue(
+    value: float,
+    interval: tuple[float, float],
+    lower: Mapping[str, float],
+    upper: Mapping[str, float],
+    *,
+    ax: Axes | None = None,
+) -> Figure:
+    """The smallest eigenvalue with its interval, between its lower and upper bounds.
+
+    Args:
+        value: the smallest eigenvalue.
+        interval: what encloses it.
+        lower: lower bounds by name.
+        upper: upper bounds by name.
+        ax: axes to draw on.
+
+    The axis is logarithmic; what is not positive is named, and marked at the left edge.
+
+    Example:
+        >>> import rnntk
+        >>> figure = rnntk.plot.min_eigenvalue(0.5, (0.49, 0.51), {"schur": 0.4}, {"pair": 0.9})
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['lower bound: schur', 'smallest eigenvalue', 'upper bound: pair']
+    """
+    figure, ax = _axes(ax)
+    rows = [(f"lower bound: {name}", bound, 0) for name, bound in _ascending(lower)]
+    rows += [("smallest eigenvalue", value, 1)]
+    rows += [(f"upper bound: {name}", bound, 2) for name, bound in _ascending(upper)]
+    positive = [bound for _, bound, _ in rows if bound > 0]
+    left = min(positive, default=1.0) / 3
+    for y, (_, bound, kind) in enumerate(rows):
+        marker, color = (">", "o", "<")[kind], (COLORS[2], COLORS[0], COLORS[1])[kind]
+        ax.plot([max(bound, left)], [y], marker, ms=8, color=color, clip_on=False, zorder=3)
+        text = f"{bound:.3g}" if bound > 0 else f"{bound:.3g} (at the edge)"
+        ax.annotate(
+            text,
+            (max(bound, left), y),
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
+    y = len(lower)
+    ends = [max(end, left) for end in interval]
+    ax.plot(ends, [y, y], "-", marker="|", ms=12, color=COLORS[0], lw=2)
+    ax.axvline(max(value, left), color=COLORS[0], lw=0.8, ls=":")
+    ax.set_xscale("log")
+    ax.set_xlim(left / 1.5, max(positive, default=1.0) * 4)
+    ax.set_ylim(-0.6, len(rows) - 0.3)
+    ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    ax.set_xlabel(r"$\lambda_{\min}$ of the NTK")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.grid(axis="y", color="0.9")
+    ax.set_axisbelow(True)
+    return figure
+
+
+def _ascending(bounds: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(bounds.items(), key=lambda item: item[1])
+
+
+def scores(values: Mapping[str, float], metric: str, *, ax: Axes | None = None) -> Figure:
+    """Test scores of several methods as bars, in the order given.
+
+    Args:
+        values: score by the method's name.
+        metric: what the score is, the label of its axis.
+        ax: axes to draw on.
+
+    Example:
+        >>> import rnntk
+        >>> rnntk.plot.scores({"NTK": 0.9, "RBF": 0.8}, "accuracy").axes[0].get_xlabel()
+        'accuracy'
+    """
+    figure, ax = _axes(ax)
+    names = list(values)
+    ax.barh(names, list(values.values()), color="0.75", edgecolor="0.2", height=0.6)
+    for y, value in enumerate(values.values()):
+        ax.annotate(
+            f"{value:.3g}", (value, y), (4, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    ax.set_xlim(0, 1.15 * max(values.values()))
+    ax.invert_yaxis()
+    ax.set_xlabel(metric)
+    return figure
+
+
+def losses(
+    times: Float[np.ndarray, " k"],
+    trained: Float[np.ndarray, "s k"],
+    predicted: Float[np.ndarray, " k"],
+    *,
+    ax: Axes | None = None,
+) -> Figure:
+    """Training loss of finite networks, and of the kernel's gradient flow, both logarithmic.
+
+    Args:
+        times: learning rate times steps.
+        trained: losses of the networks, a row for each seed.
+        predicted: loss of the gradient flow at the same times.
+        ax: axes to draw on.
+
+    Example:
+        >>> import numpy as np, rnntk
+        >>> t = np.array([1.0, 2.0])
+        >>> rnntk.plot.losses(t, np.exp(-t)[None], np.exp(-t)).axes[0].get_ylabel()
+        'training loss'
+    """
+    figure, ax = _axes(ax)
+    for i, row in enumerate(np.asarray(trained)):
+        label = f"network of each seed ({len(trained)})" if i == 0 else None
+        ax.plot(times, row, "-", lw=0.7, color="0.55", label=label)
+    ax.plot(times, predicted, "--", lw=2, color=COLORS[0], label="kernel, gradient flow")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel(r"training time $\eta\,k$ (learning rate times steps)")
+    ax.set_ylabel("training loss")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def predictions(
+    kernel: Float[np.ndarray, " k"],
+    network: Float[np.ndarray, " k"],
+    *,
+    ax: Axes | None = None,
+) -> Figure:
+    """Each prediction of trained networks against the kernel's, with the diagonal.
+
+    Args:
+        kernel: predictions of the kernel, flattened.
+        network: predictions of the networks for the same inputs and outputs.
+        ax: axes to draw on.
+
+    Example:
+        >>> import numpy as np, rnntk
+        >>> rnntk.plot.predictions(np.zeros(3), np.ones(3)).axes[0].get_xlabel()
+        'prediction of the kernel'
+    """
+    figure, ax = _axes(ax)
+    low = float(min(np.min(kernel), np.min(network)))
+    high = float(max(np.max(kernel), np.max(network)))
+    margin = 0.04 * (high - low) or 1.0
+    ends = [low - margin, high + margin]
+    ax.plot(
+        np.ravel(kernel), np.ravel(network), ".", ms=2, color=COLORS[0], alpha=0.4, rasterized=True
+    )
+    ax.plot(ends, ends, "-", color="0.1", lw=1, label="equal")
+    ax.set_xlim(*ends)
+    ax.set_ylim(*ends)
+    ax.set_aspect("equal")
+    ax.set_xlabel("prediction of the kernel")
+    ax.set_ylabel("prediction of the networks, mean")
+    ax.legend(fontsize=8, loc="upper left")
+    return figure

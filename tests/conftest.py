@@ -1,0 +1,46 @@
+"""What holds in every test: JAX on the CPU, strict numerics, no windows, reproducible examples."""
+
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile much and compute little: light optimization halves their time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("MPLBACKEND", "agg")
+# Compilation takes most of the time. Variables, as processes that tests start read them too.
+CACHE = Path(__file__).parent.parent / ".cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile("rnntk", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("rnntk")
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Float64 on the device, for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def annotations(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Switch the checked annotations off where a test expects an error.
+
+    They would refuse bad input before the library does, and hide the message under test.
+    """
+    test = getattr(request, "function", None)
+    expects_error = test is not None and "pytest.raises" in inspect.getsource(test)
+    jaxtyping.config.update("jaxtyping_disable", expects_error)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

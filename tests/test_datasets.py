@@ -1,0 +1,239 @@
+"""Loaders: what they read, and one message for everything they refuse."""
+
+import io
+
+import numpy as np
+import pytest
+
+from rnntk import datasets
+
+HEADER = "sequence,step,x1,x2,y\n"
+
+
+def save(folder, **arrays):
+    path = folder / "data.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def arrays(n=12, t=3, d=2, **replaced):
+    rng = np.random.default_rng(0)
+    return {"x": rng.normal(size=(n, t, d)), "y": np.arange(n) % 2, **replaced}
+
+
+def write(folder, text, name="data.csv"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_digits_are_scikit_learns_images_row_by_row():
+    from sklearn.datasets import load_digits
+
+    data, bunch = datasets.digits(), load_digits()
+    np.testing.assert_array_equal(data.x * 16, bunch.images)
+    np.testing.assert_array_equal(data.y, bunch.target)
+    assert data.x.dtype == np.float64
+    assert data.lengths is None
+    assert data.is_classification
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        (np.arange(12) % 3, True),
+        (np.array(list("ab" * 6)), True),
+        (np.arange(12) % 2 == 0, True),
+        (np.arange(12) / 2, False),
+        ((np.arange(12) % 2).astype(np.float32), False),
+    ],
+)
+def test_the_dtype_of_labels_decides(tmp_path, y, classes):
+    data = datasets.load(save(tmp_path, **arrays(y=y)))
+    assert data.is_classification == classes
+    np.testing.assert_array_equal(data.y, y)
+
+
+def test_npz_is_float64_and_zero_past_each_length(tmp_path):
+    x = np.ones((12, 3, 2), np.float32)
+    x[0, 1:] = np.nan  # padding may hold anything
+    lengths = np.array([1] + [3] * 11)
+    data = datasets.load(str(save(tmp_path, **arrays(x=x, lengths=lengths))))
+    assert data.x.dtype == np.float64
+    np.testing.assert_array_equal(data.lengths, lengths)
+    assert data.x[0].sum() == 2
+
+
+def test_lengths_that_are_all_equal_are_none(tmp_path):
+    assert datasets.load(save(tmp_path, **arrays(lengths=np.full(12, 3)))).lengths is None
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"x": np.ones((12, 3))}, r"x must have shape \(sequences, steps, token size\), got"),
+        ({"x": np.ones((12, 0, 2))}, r"x must have shape .* got \(12, 0, 2\)"),
+        ({"x": np.ones((12, 3, 2), complex)}, "x must be real numbers, got complex128"),
+        ({"x": np.full((12, 3, 2), np.nan)}, r"x must be finite, got nan at .* \(0, 0, 0\)"),
+        ({"x": np.array([[["a"]]] * 12)}, "x must be real numbers, got <U1"),
+        ({"y": np.arange(5)}, r"y must hold one label for each of the 12 sequences.*got \(5,\)"),
+        ({"y": np.ones((12, 1))}, r"shape \(12,\), got \(12, 1\)"),
+        ({"y": np.full(12, np.inf)}, "y must be finite, got inf for sequence 0"),
+        ({"y": np.ones(12, complex)}, r"y must be integers or text .* got complex128"),
+        ({"y": np.ones(12, int)}, "y holds one label only, 1"),
+        ({"y": np.ones(12)}, "y holds one label only, 1.0"),
+        ({"y": np.arange(12)}, "a different class for each of the 12 .* floating point"),
+        ({"lengths": np.ones(12)}, "lengths must be 12 integers.*float64"),
+        ({"lengths": np.ones(3, int)}, r"lengths must be 12 integers.*shape \(3,\)"),
+        ({"lengths": np.full(12, 4)}, r"lengths must lie in 1\.\.3.*got 4 to 4"),
+        ({"lengths": np.arange(12)}, r"lengths must lie in 1\.\.3.*got 0 to 11"),
+        ({"x": np.array([None, 1], object)}, "array 'x' holds pickled Python objects"),
+        ({"y": np.array(["a", None], object)}, "array 'y' holds .* expected plain numbers or text"),
+    ],
+)
+def test_npz_refused(tmp_path, replaced, message):
+    path = save(tmp_path, **arrays(**replaced))
+    with pytest.raises(ValueError, match=f"data.npz: .*{message}"):
+        datasets.load(path)
+
+
+@pytest.mark.parametrize("missing", ["x", "y"])
+def test_npz_without_an_array(tmp_path, missing):
+    kept = {key: value for key, value in arrays().items() if key != missing}
+    with pytest.raises(ValueError, match=f"array '{missing}' is missing; expected x, y"):
+        datasets.load(save(tmp_path, **kept))
+
+
+@pytest.mark.parametrize("content", [b"", b"plain text", b"PK\x03\x04 cut off"])
+def test_npz_that_is_no_archive(tmp_path, content):
+    path = tmp_path / "data.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"not a \.npz archive; write one with numpy\.savez"):
+        datasets.load(path)
+
+
+def test_npz_with_a_damaged_array(tmp_path):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays())
+    content = bytearray(buffer.getvalue())
+    content[200:216] = b"\xff" * 16  # inside the data of x: the archive's checksum fails
+    path = tmp_path / "data.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="array 'x' cannot be read"):
+        datasets.load(path)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([], "got nothing"),
+        ("missing.npz", "missing.npz: no such file"),
+        ("missing.csv", "missing.csv: no such file"),
+        ("data.txt", r"data must be digits, a \.npz file or \.csv files"),
+        (["digits", "a.csv"], "digits: data must be digits"),
+    ],
+)
+def test_paths_refused(paths, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load(paths)
+
+
+def test_folder_and_joined_npz_refused(tmp_path):
+    folder = tmp_path / "folder.npz"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="expected a file, found a folder"):
+        datasets.load(folder)
+    path = save(tmp_path, **arrays())
+    with pytest.raises(ValueError, match=r"only \.csv files can be joined"):
+        datasets.load([path, path])
+
+
+def test_csv_sorts_steps_pads_and_joins_files(tmp_path):
+    one = write(tmp_path, HEADER + "a,2,5,6,u\na,1,3,4,u\n\nb,7,1,2,v\n", "one.csv")
+    two = write(tmp_path, "y,x2,x1,step,sequence\nv,9,8,0,a\n", "two.CSV")
+    data = datasets.load([one, two])
+    np.testing.assert_array_equal(data.x, [[[3, 4], [5, 6]], [[1, 2], [0, 0]], [[8, 9], [0, 0]]])
+    np.testing.assert_array_equal(data.lengths, [2, 1, 1])
+    np.testing.assert_array_equal(data.y, ["u", "v", "v"])
+    assert data.name == "one.csv + two.CSV"
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"), [("112", "i"), (("1", "2.5", "1"), "f"), (("a", "b", "b"), "U")]
+)
+def test_csv_labels(tmp_path, labels, kind):
+    rows = "".join(f"{i},0,0,1,{label}\n" for i, label in enumerate(labels))
+    assert datasets.load(write(tmp_path, HEADER + rows)).y.dtype.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'sequence' is missing.*got an empty file"),
+        ("sequence,step,x1\n", "column 'y' is missing; expected the header sequence,step,x1"),
+        ("sequence,step,x1,x3,y\n", "column 'x2' is missing"),
+        ("sequence,step,x1,x1,y\n", "column 'x2' is missing"),
+        (HEADER, "no rows below the header"),
+        (HEADER + "a,0,1,2\n", "line 2: expected 5 cells as in the header, got 4"),
+        (HEADER + "a,0,1,2,1\nb,0,oops,2,1\n", "line 3: x1 must be a finite number, got 'oops'"),
+        (HEADER + "a,0,1,nan,1\n", "line 2: x2 must be a finite number, got 'nan'"),
+        (HEADER + "a,0.5,1,2,1\n", "line 2: step must be a whole number, got '0.5'"),
+        (HEADER + "a,0,1,2,1\na,0,1,2,1\n", "line 3: sequence 'a' has step 0 twice"),
+        (HEADER + "a,0,1,2,1\na,1,1,2,2\n", "line 3: y is '2' where earlier rows .* have '1'"),
+        (HEADER + "a,0,1,2,\nb,0,1,2,1\n", "line 2: y is empty"),
+        (HEADER + "a,0,1,2,1\nb,0,1,2,u\n", "line 3: y is 'u' where other sequences have numbers"),
+        (HEADER + "a,0,1,2,1\nb,0,1,2,1\n", "y holds one label only"),
+    ],
+)
+def test_csv_refused(tmp_path, text, message):
+    path = write(tmp_path, text)
+    with pytest.raises(ValueError, match=f"data.csv.*{message}"):
+        datasets.load(path)
+
+
+def test_csv_files_of_different_token_sizes(tmp_path):
+    one = write(tmp_path, HEADER + "a,0,1,2,1\n", "one.csv")
+    two = write(tmp_path, "sequence,step,x1,y\na,0,1,2\n", "two.csv")
+    with pytest.raises(ValueError, match=r"two.csv: tokens have 1 columns x1\.\.x1.*before 2"):
+        datasets.load([one, two])
+
+
+def test_csv_that_is_binary(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="not a text file in UTF-8"):
+        datasets.load(path)
+
+
+def test_split_is_disjoint_and_repeatable():
+    data = datasets.digits()
+    train, test = datasets.split(data, 50, seed=3)
+    again, _ = datasets.split(data, 50, n_test=7, seed=3)
+    assert len(train) == 50
+    assert len(test) == 1747
+    np.testing.assert_array_equal(train.x, again.x)
+    # Every image of the data is in one of the two parts.
+    joined = np.concatenate([train.x, test.x]).reshape(1797, -1)
+    order, expected = (np.lexsort(rows.T) for rows in (joined, data.x.reshape(1797, -1)))
+    np.testing.assert_array_equal(joined[order], data.x.reshape(1797, -1)[expected])
+
+
+@pytest.mark.parametrize(
+    ("n", "message"),
+    [
+        (1797, "n=1797 training and 1 or more test sequences are asked for.*holds 1797"),
+        (3, "n must be at least 8 training sequences, got 3"),
+    ],
+)
+def test_split_refuses_sizes(n, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.split(datasets.digits(), n)
+
+
+def test_split_refuses_few_sequences_and_one_class(tmp_path):
+    small = datasets.load(save(tmp_path, **arrays(n=8)))
+    with pytest.raises(ValueError, match=r"at least 8 training .* got 8 in all"):
+        datasets.split(small, 8)
+    rare = datasets.load(save(tmp_path, **arrays(n=500, y=(np.arange(500) == 0).astype(int))))
+    with pytest.raises(ValueError, match="all 8 training labels drawn are 0"):
+        datasets.split(rare, 8)

@@ -1,0 +1,127 @@
+"""Empirical kernels against the Jacobian of the network, formed in full."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnntk import ElmanRNN, empirical_kernel
+
+LENGTHS = np.array([4, 2, 1]), np.array([5, 5, 3, 1])
+GRID = [
+    config
+    for i, config in enumerate(
+        itertools.product(
+            ("last", "mean", "sequence"),
+            (1, 2),
+            (False, True),
+            ("zero", "shared", "independent"),
+            (("W", "U", "b", "V"), ("W",), ("V",), ("U", "b")),
+        )
+    )
+    if i % 7 == 0  # every value of every option, and every pair of values, occurs
+]
+
+
+def tokens(n, t, seed, dtype=np.float64):
+    return np.random.default_rng(seed).standard_normal((n, t, 3)).astype(dtype)
+
+
+def brute_force(rnn, params, x1, x2, lengths1, lengths2, key):
+    """All inner products of all gradients, (n1, [t1,] n2, [t2,] o, o)."""
+
+    def gradients(x, lengths, key):
+        jacobian = jax.jacobian(lambda p: rnn.apply(p, x, lengths, key=key))(params)
+        leaves = jax.tree_util.tree_leaves_with_path(jacobian)
+        shape = rnn.apply(params, x, lengths, key=key).shape
+        trained = [g.reshape(*shape, -1) for path, g in leaves if path[-1].key in rnn.trainable]
+        return np.concatenate(trained, axis=-1)
+
+    one = gradients(x1, lengths1, key)
+    two = gradients(x2, lengths2, None if key is None else jax.random.fold_in(key, 1))
+    full = np.tensordot(one, two, axes=(-1, -1))
+    return np.moveaxis(full, full.ndim // 2 - 1, -2)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("readout,depth,bidirectional,state,trainable", GRID)
+def test_is_the_product_of_jacobians(readout, depth, bidirectional, state, trainable):
+    rnn = ElmanRNN(
+        w_std=1.2,
+        u_std=1.1,
+        b_std=0.3,
+        v_std=0.8,
+        readout=readout,
+        depth=depth,
+        bidirectional=bidirectional,
+        initial_state=state,
+        initial_state_std=0.0 if state == "zero" else 0.5,
+        trainable=trainable,
+        input_scaling="fan_in",
+    )
+    params = rnn.init(jax.random.key(0), input_dim=3, width=5, output_dim=2)
+    x1, x2, key = tokens(3, 4, 0), tokens(4, 5, 1), jax.random.key(7)
+    expected = brute_force(rnn, params, x1, x2, *LENGTHS, key)
+    arguments = {"lengths1": LENGTHS[0], "lengths2": LENGTHS[1], "key": key}
+    full = empirical_kernel(rnn, params, x1, x2, outputs="full", **arguments).ntk
+    mean = empirical_kernel(rnn, params, x1, x2, **arguments).ntk
+    size = np.abs(expected).max()
+    # sums of a few hundred products: 1e-12 is thousands of roundoffs
+    np.testing.assert_allclose(full, expected, rtol=0, atol=1e-12 * size)
+    trace = np.trace(expected, axis1=-2, axis2=-1) / 2
+    np.testing.assert_allclose(mean, trace, rtol=0, atol=1e-12 * size)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("activation", ["erf", "abs", "linear", "sin", "cos"])
+def test_activations_and_symmetric_calls(activation):
+    rnn = ElmanRNN(activation, w_std=1.1, b_std=0.2)
+    params = rnn.init(jax.random.key(0), input_dim=3, width=6)
+    x = tokens(4, 5, 2)
+    expected = brute_force(rnn, params, x, x, None, None, None)[..., 0, 0]
+    kernel = empirical_kernel(rnn, params, x)
+    np.testing.assert_allclose(kernel.ntk, expected, rtol=1e-12, atol=1e-12)
+    assert (kernel.ntk == kernel.ntk.T).all()
+    assert (kernel.nngp == kernel.nngp.T).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_conjugate_kernel_is_the_kernel_of_the_readout_weights():
+    rnn = ElmanRNN(v_std=0.7)
+    params = rnn.init(jax.random.key(0), input_dim=3, width=6)
+    x = tokens(4, 5, 2)
+    outputs = jax.vmap(lambda v: rnn.apply(params | {"V": v}, x)[:, 0])(jnp.eye(6)[:, None])
+    np.testing.assert_allclose(
+        empirical_kernel(rnn, params, x).nngp, outputs.T @ outputs, rtol=1e-12, atol=1e-14
+    )
+
+
+def test_float32_in_float32_out():
+    rnn = ElmanRNN()
+    params = rnn.init(jax.random.key(0), input_dim=3, width=6)
+    assert empirical_kernel(rnn, params, tokens(4, 5, 2, np.float32)).ntk.dtype == jnp.float32
+
+
+def test_bad_input():
+    rnn = ElmanRNN()
+    params = rnn.init(jax.random.key(0), input_dim=3, width=6)
+    x = jnp.asarray(tokens(4, 5, 2, np.float32))
+    with pytest.raises(ValueError, match=r"params\['U'\] must have shape \(6, 2\) .* got \(6, 3\)"):
+        empirical_kernel(rnn, params, x[..., :2])
+    with pytest.raises(ValueError, match="no matrix V"):
+        empirical_kernel(ElmanRNN(bidirectional=True), params, x)
+    with pytest.raises(ValueError, match=r"params\['layers'\]\[0\]\['U'\] .* got no such leaf"):
+        empirical_kernel(ElmanRNN(depth=2), params, x)
+    with pytest.raises(ValueError, match=r"outputs must be one of .* got 'all'"):
+        empirical_kernel(rnn, params, x, outputs="all")
+    with pytest.raises(ValueError, match=r"method must be one of .* got 'fast'"):
+        empirical_kernel(rnn, params, x, method="fast")
+    with pytest.raises(ValueError, match="x2 must have shape"):
+        empirical_kernel(rnn, params, x, x[0])
+    with pytest.raises(FloatingPointError, match="overflows float32"):
+        empirical_kernel(rnn, params, 1e30 * x)
+    independent = ElmanRNN(initial_state="independent", initial_state_std=1.0)
+    with pytest.raises(ValueError, match="key is needed"):
+        empirical_kernel(independent, params, x)

@@ -1,0 +1,237 @@
+"""Infinite-width kernels: reference values, 80-bit arithmetic, wide networks, invariances."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rnntk
+from rnntk import ElmanRNN, infinite_kernel
+
+ORACLES = np.load(Path(__file__).parent / "oracles" / "infinite_width.npz")
+CONFIGS = json.loads(str(ORACLES["configs"]))
+CLOSED = [i for i, c in enumerate(CONFIGS) if c["activation"] in rnntk.activations.NAMES]
+
+
+def network(config):
+    return ElmanRNN(**{**config, "trainable": tuple(config["trainable"])})
+
+
+def draw(n=5, t=6, d=3, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, t, d))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("i", CLOSED)
+def test_reference_values(i):
+    kernel = infinite_kernel(
+        network(CONFIGS[i]), ORACLES[f"{i}_x"], lengths1=ORACLES[f"{i}_lengths"]
+    )
+    for name in ("ntk", "nngp"):
+        expected = ORACLES[f"{i}_{name}"]
+        # relative to the largest entry: entries near zero are differences of large ones
+        error = np.abs(getattr(kernel, name) - expected).max() / np.abs(expected).max()
+        assert error < 1e-14, (CONFIGS[i], error)
+
+
+def longdouble_kernel(x, w2=2.0, u2=2.0):
+    """Last-step relu NTK in 80-bit arithmetic, straight from the definition."""
+    x = x.astype(np.longdouble)
+    n, t, _ = x.shape
+    cov, tangent = np.zeros((2, n, n), np.longdouble)
+    slope = np.zeros((n, n), np.longdouble)
+    for s in range(t):
+        pre = w2 * cov + u2 * x[:, s] @ x[:, s].T
+        tangent = pre + w2 * slope * tangent
+        std = np.sqrt(np.diagonal(pre))
+        scale = np.outer(std, std)
+        # atan2 of half-angles through differences, as arccos has no digits left near 1
+        gap = w2 * (np.diagonal(cov)[:, None] + np.diagonal(cov) - 2 * cov) + u2 * (
+            (x[:, None, s] - x[None, :, s]) ** 2
+        ).sum(-1)
+        half = np.sqrt(np.clip((gap - np.subtract.outer(std, std) ** 2) / (4 * scale), 0, 1))
+        theta = 2 * np.arcsin(half)
+        pi = np.longdouble("3.14159265358979323846264338327950288")
+        cov = scale * (np.sin(theta) + (pi - theta) * np.cos(theta)) / (2 * pi)
+        slope = (pi - theta) / (2 * pi)
+    return cov + slope * tangent
+
+
+# Relative errors of the smallest eigenvalue that simpler recursions were measured to have on such
+# data (n = 400): one that carries the squared distances of the states alone in float32, and one
+# that takes angles by atan2 in float64.
+NEAR = [
+    (10, 1e-2, 6e-6, 5e-13),
+    (10, 1e-3, 3e-5, 1e-10),
+    (10, 1e-4, 7e-4, 1e-8),
+    (50, 1e-3, 1e-4, 2e-11),
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("t", "eps", "single", "double"), NEAR)
+def test_smallest_eigenvalue_of_near_duplicates(t, eps, single, double):
+    rng = np.random.default_rng(1)
+    n, d = 100, 8
+    base = rng.standard_normal((n // 2, t, d)) / np.sqrt(d)
+    x = np.concatenate([base, base + eps * rng.standard_normal(base.shape) / np.sqrt(d)])
+    x = x.astype(np.float32)
+    # float64 eigenvalues of an 80-bit matrix rounded once: errors near 1e-16 / eps
+    exact = longdouble_kernel(x).astype(np.float64)
+    truth = np.linalg.eigvalsh(exact)[0]
+    # what rounding the exact matrix to float32 once does to it, which depends on the draw
+    floor = abs(np.linalg.eigvalsh(exact.astype(np.float32).astype(np.float64))[0] / truth - 1)
+    for dtype, bound in ((np.float32, max(single, 4 * floor)), (np.float64, double)):
+        kernel = np.asarray(infinite_kernel(ElmanRNN(), x.astype(dtype)).ntk, np.float64)
+        assert abs(np.linalg.eigvalsh(kernel)[0] / truth - 1) < bound, dtype
+
+
+GRID = [
+    {"readout": "mean", "depth": 2, "bidirectional": True, "activation": "abs"},
+    {"readout": "sequence", "bidirectional": True, "activation": "sin", "b_std": 0.3},
+    {"initial_state": "shared", "initial_state_std": 0.8, "activation": "cos"},
+    {"readout": "mean", "initial_state": "independent", "initial_state_std": 0.8, "u_std": 0.7},
+    {"activation": rnntk.activations.leaky_relu(0.2), "trainable": ("U", "b"), "b_std": 0.5},
+    {"readout": "sequence", "initial_state": "shared", "initial_state_std": 0.8, "depth": 2},
+    {"activation": "erf", "depth": 2, "trainable": ("W", "V"), "input_scaling": "fan_in"},
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("config", GRID, ids=lambda c: "-".join(c))
+def test_wide_networks_average_to_it(config):
+    rnn = ElmanRNN(**{"w_std": 1.2, "u_std": 0.9, **config})
+    x1, x2 = draw(3, 4), draw(2, 5, seed=1)
+    lengths1, lengths2 = np.array([4, 2, 3]), np.array([5, 2])
+    width, seeds = 512, 16
+
+    @jax.jit
+    def one(key):
+        params = rnn.init(key, input_dim=3, width=width)
+        return rnntk.empirical_kernel(
+            rnn,
+            params,
+            x1,
+            x2,
+            lengths1=lengths1,
+            lengths2=lengths2,
+            key=jax.random.fold_in(key, 9),
+        )
+
+    samples = jax.lax.map(one, jax.random.split(jax.random.key(0), seeds))
+    exact = infinite_kernel(rnn, x1, x2, lengths1=lengths1, lengths2=lengths2)
+    for sample, expected in zip(samples, exact, strict=True):
+        error = np.asarray(sample.mean(0) - expected)
+        spread = np.asarray(sample.std(0, ddof=1)) / np.sqrt(seeds)
+        # 4 standard errors of the mean, and the O(1/width) bias that finite networks have
+        assert (np.abs(error) <= 4 * spread + 8 / width * np.abs(expected).max()).all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_deviation_falls_like_one_over_root_width():
+    rnn, x = ElmanRNN(), draw(12, 5)
+    exact = infinite_kernel(rnn, x).ntk
+    widths, deviations = [32, 128, 512], []
+    for width in widths:
+
+        def squared(key, width=width):
+            params = rnn.init(key, input_dim=3, width=width)
+            return jnp.sum((rnntk.empirical_kernel(rnn, params, x).ntk - exact) ** 2)
+
+        keys = jax.random.split(jax.random.key(width), 32)
+        deviations.append(float(jnp.sqrt(jax.lax.map(jax.jit(squared), keys).mean())))
+    slope = np.polyfit(np.log(widths), np.log(deviations), 1)[0]
+    assert abs(slope + 0.5) < 0.1  # 32 seeds: the slope's standard error is about 0.04
+
+
+@pytest.mark.usefixtures("x64")
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 1000),
+    activation=st.sampled_from(["relu", "erf", "sin", "abs"]),
+    readout=st.sampled_from(["last", "mean"]),
+    scale=st.sampled_from([1e-3, 1.0, 30.0]),
+)
+def test_invariances(seed, activation, readout, scale):
+    rng = np.random.default_rng(seed)
+    rnn = ElmanRNN(activation, readout=readout, w_std=1.1, b_std=0.1)
+    x, lengths = scale * draw(6, 4, 2, seed), rng.integers(1, 5, 6)
+    x[1] = x[0]
+    x[2] = 0
+    ntk = np.asarray(infinite_kernel(rnn, x, lengths1=lengths).ntk)
+    assert (ntk == ntk.T).all()
+    size = np.abs(ntk).max()
+    assert np.linalg.eigvalsh(ntk)[0] > -1e-14 * size
+    other = np.where(
+        np.arange(4)[None, :, None] < lengths[:, None, None], x, rng.normal(size=x.shape)
+    )
+    assert (np.asarray(infinite_kernel(rnn, other, lengths1=lengths).ntk) == ntk).all()
+    order = rng.permutation(6)
+    permuted = np.asarray(infinite_kernel(rnn, x[order], lengths1=lengths[order]).ntk)
+    np.testing.assert_allclose(permuted, ntk[np.ix_(order, order)], rtol=0, atol=1e-15 * size)
+    copy = infinite_kernel(rnn, x, x.copy(), lengths1=lengths, lengths2=lengths).ntk
+    np.testing.assert_allclose(copy, ntk, rtol=0, atol=1e-15 * size)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("readout", ["last", "mean"])
+@pytest.mark.parametrize("activation", rnntk.activations.NAMES)
+def test_gradients_are_finite_at_duplicates_and_zeros(activation, readout):
+    x = draw(4, 3, 2)
+    x[1], x[2, 0], x[3] = x[0], 0, 0
+
+    def loss(rnn, x):
+        return infinite_kernel(rnn, x).ntk.sum()
+
+    rnn = ElmanRNN(activation, w_std=1.1, b_std=0.0, readout=readout)
+    gradients = jax.grad(loss, argnums=(0, 1))(rnn, jnp.asarray(x))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    step = 1e-6
+    for name in ("w_std", "v_std"):
+        values = [
+            float(loss(ElmanRNN(activation, **{"w_std": 1.1, "readout": readout, name: s}), x))
+            for s in ((1.1 if name == "w_std" else 1.0) + step * np.array([-1, 1]))
+        ]
+        expected = (values[1] - values[0]) / (2 * step)
+        assert abs(getattr(gradients[0], name) - expected) < 1e-7 * max(1, abs(expected))
+
+
+@pytest.mark.usefixtures("x64")
+def test_two_thousand_steps_at_criticality():
+    x = draw(2, 2000, 2)
+    got = np.asarray(infinite_kernel(ElmanRNN(), x).ntk)
+    expected = longdouble_kernel(x).astype(float)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)  # 2000 steps of a few roundoffs
+
+
+@pytest.mark.parametrize(
+    ("w_std", "word", "remedy"), [(2.5, "overflows", "float64"), (0.05, "underflows", "float64")]
+)
+def test_off_criticality_is_an_error_that_names_the_step(w_std, word, remedy):
+    x = draw(2, 150).astype(np.float32)
+    x[:, 1:] = 0
+    with pytest.raises(FloatingPointError, match=rf"{word} float32 at step \d+.*{remedy}"):
+        infinite_kernel(ElmanRNN(w_std=w_std), x)
+
+
+def test_bad_input():
+    rnn, x = ElmanRNN(), jnp.ones((3, 4, 2))
+    with pytest.raises(ValueError, match=r"x1 must have shape .* got \(4, 2\): .* axis is missing"):
+        infinite_kernel(rnn, x[0])
+    with pytest.raises(ValueError, match=r"x1 must be finite, got nan at .* \(1, 2, 0\)"):
+        infinite_kernel(rnn, x.at[1, 2, 0].set(jnp.nan))
+    with pytest.raises(ValueError, match=r"tokens of one size, got x1 with 2 .* x2 with 3"):
+        infinite_kernel(rnn, x, jnp.ones((3, 4, 3)))
+    with pytest.raises(TypeError, match="x1 must be float32 or float64, got int32"):
+        infinite_kernel(rnn, jnp.ones((3, 4, 2), jnp.int32))
+    with pytest.raises(ValueError, match=r"lengths1 must lie in 1\.\.4 .* got 5 for sequence 0"):
+        infinite_kernel(rnn, x, lengths1=np.array([5, 1, 1]))
+    with pytest.raises(ValueError, match=r"lengths1 must hold one length per sequence"):
+        infinite_kernel(rnn, x, lengths1=np.array([4, 1]))
+    with pytest.raises(ValueError, match="lengths2 must come with x2"):
+        infinite_kernel(rnn, x, lengths2=np.array([4, 1, 1]))

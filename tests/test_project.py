@@ -1,0 +1,137 @@
+"""Checks on the project itself: versions, pinned list, commands, imports, what the files tell."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import rnntk
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "rnntk").glob("*.py"))
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PINNED = (ROOT / "requirements" / "dev.txt").read_text().splitlines()
+
+
+def project_files() -> list[Path]:
+    """What is, or could be, committed; nothing in a copy without its history."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [path for line in listed.stdout.splitlines() if (path := ROOT / line).is_file()]
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_version_is_in_one_place() -> None:
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "rnntk/__init__.py"
+    holders = [path.name for path in SOURCES if rnntk.__version__ in path.read_text()]
+    assert holders == ["__init__.py"]
+
+
+def test_version_is_that_of_citation_and_changelog() -> None:
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [rnntk.__version__]
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0] == rnntk.__version__
+
+
+def test_pinned_list_holds_names_versions_and_markers_only() -> None:
+    pin = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; [a-z_]+ [!=<>]+ '[^'/]*'( and .*)?)?")
+    wrong = [line for line in PINNED if not pin.fullmatch(line) or "/" in line]
+    assert not wrong
+
+
+def test_pinned_list_covers_dependencies_and_leaves_tensorflow_out() -> None:
+    pinned = {line.split("==")[0] for line in PINNED}
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    wanted = [
+        *PYPROJECT["project"]["dependencies"],
+        *(item for name, items in extras.items() if name != "cuda" for item in items),
+    ]
+    assert {re.match(r"[a-z-]+", item).group() for item in wanted} <= pinned
+    assert not pinned & {"tensorflow", "tf2jax"}
+
+
+def test_readme_uses_make_targets_that_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    for name in ("README.md", "CONTRIBUTING.md"):
+        used = set(re.findall(r"(?:`|^)make ([a-z-]+)", (ROOT / name).read_text(), re.MULTILINE))
+        assert used, name
+        assert used <= targets, name
+
+
+@pytest.mark.parametrize("name", ["_src", "tensorflow", "neural_tangents"])
+def test_forbidden_imports(name: str) -> None:
+    # interop is the one place that may load neural_tangents, which needs what JAX made private.
+    users = [
+        path.name
+        for path in SOURCES
+        if path.name != "interop.py" and any(name in full.split(".") for full in imports(path))
+    ]
+    assert not users
+
+
+def test_import_of_rnntk_loads_no_optional_package() -> None:
+    code = "import sys, rnntk; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "rnntk" in loaded
+    assert not {"tensorflow", "neural_tangents", "flint", "mpmath", "beartype"} & set(loaded)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_modules_import_and_fit_on_a_few_pages(path: Path) -> None:
+    if path.stem != "__main__":
+        importlib.import_module("rnntk" if path.stem == "__init__" else f"rnntk.{path.stem}")
+    assert len(path.read_text().splitlines()) < 500
+
+
+def test_exports_exist_and_are_documented() -> None:
+    assert len(set(rnntk.__all__)) == len(rnntk.__all__)
+    for name in rnntk.__all__:
+        assert getattr(rnntk, name).__doc__, name
+
+
+def test_files_tell_nothing_of_the_machine_they_were_made_on() -> None:
+    home, registry = r"/(root|home|Users)/\w", r"(pypi|files\.pythonhosted|index)\.(org|local)"
+    wanted = re.compile(rf"{home}|{registry}|--(extra-)?index-url|://[^/\s]+/simple\b|/tmp/\w")
+    told = {}
+    for path in project_files():
+        if path == Path(__file__) or path.suffix in {".png", ".npz"}:
+            continue
+        if found := wanted.search(path.read_text(errors="replace")):
+            told[path.relative_to(ROOT).as_posix()] = found.group()
+    assert not told
+
+
+def test_text_files_end_in_one_newline_and_have_no_trailing_space() -> None:
+    kinds = {".py", ".md", ".toml", ".txt", ".cff", ""}
+    for path in project_files():
+        if path.suffix in kinds and (text := path.read_text()):
+            assert text.endswith("\n"), path
+            assert not text.endswith("\n\n"), path
+            assert not re.search(r"[ \t]$", text, re.MULTILINE), path

@@ -1,0 +1,26 @@
+"""Padding and its messages."""
+
+import numpy as np
+import pytest
+
+from rnntk import pad
+
+
+def test_pad():
+    x, lengths = pad([np.ones((2, 3)), np.full((1, 3), 2.0)])
+    assert lengths.tolist() == [2, 1]
+    assert np.asarray(x).tolist() == [[[1.0] * 3] * 2, [[2.0] * 3, [0.0] * 3]]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "message"),
+    [
+        ([], "sequences must hold at least one array"),
+        ([np.ones(3)], r"sequences\[0\] must have shape"),
+        ([np.ones((2, 3)), np.ones((0, 3))], r"sequences\[1\] must have shape"),
+        ([np.ones((2, 3)), np.ones((2, 4))], r"sequences\[0\] has 3, sequences\[1\] has 4"),
+    ],
+)
+def test_bad_lists(sequences, message):
+    with pytest.raises(ValueError, match=message):
+        pad(sequences)
