@@ -158,13 +158,13 @@ def _tiled(rnn: ElmanRNN, one: tuple["Side", ...], two: tuple["Side", ...], mirr
         block = _block(rnn, _cut(one, i, height), _cut(two, j, width), mirror=mirror and i == j)
         return jax.block_until_ready(block)
 
-    kernel = None
+    shape = _shape(rnn, one[0], two[0])
+    zeros = jnp.zeros(shape, one[0].layers[0].drive.dtype)
+    kernel = Kernel(zeros, zeros.copy())
     with ThreadPoolExecutor(WORKERS) as pool:
         blocks = pool.map(compute, tiles)
         progress = tqdm(blocks, desc="infinite kernel", unit="tile", total=len(tiles), delay=5)
         for ((i, _), (j, _)), block in zip(tiles, progress, strict=True):
-            if kernel is None:
-                kernel = jax.tree.map(lambda k: jnp.zeros(_resize(k.shape, n1, n2), k.dtype), block)
             kernel = _store(kernel, block, i, j)
             if mirror and i != j:
                 kernel = _store(kernel, jax.tree.map(_transpose, block), j, i)
@@ -184,8 +184,9 @@ def _cut(sides: tuple["Side", ...], start: Int[ArrayLike, ""], size: int) -> tup
     )
 
 
-def _resize(shape: tuple[int, ...], n1: int, n2: int) -> tuple[int, ...]:
-    return (n1, n2) if len(shape) == 2 else (n1, shape[1], n2, shape[3])
+def _shape(rnn: ElmanRNN, one: "Side", two: "Side") -> tuple[int, ...]:
+    (t1, n1), (t2, n2) = (side.layers[0].drive.shape for side in (one, two))
+    return (n1, t1, n2, t2) if rnn.readout == "sequence" else (n1, n2)
 
 
 def _transpose(tile: Array) -> Array:
@@ -245,12 +246,13 @@ def _block(rnn: ElmanRNN, one: tuple["Side", ...], two: tuple["Side", ...], mirr
     """The kernel of all pairs at once; ``mirror`` says that both sides are the same sequences."""
     n, dtype = one[0].layers[0].drive.shape[1], one[0].layers[0].drive.dtype
     same = jnp.eye(n, dtype=bool) if mirror else None
-    total = None
-    for direction, (side1, side2) in enumerate(zip(one, two, strict=True)):
-        kernel = pair_kernel(Both(rnn, _scales(rnn, dtype), side1, side2, same))
-        if direction and rnn.readout == "sequence":
-            kernel = _reverse_steps(kernel, side1.lengths, side2.lengths)
-        total = kernel if total is None else jax.tree.map(jnp.add, total, kernel)
+    kernels = [
+        pair_kernel(Both(rnn, _scales(rnn, dtype), side1, side2, same))
+        for side1, side2 in zip(one, two, strict=True)
+    ]
+    if rnn.bidirectional and rnn.readout == "sequence":
+        kernels[1] = _reverse_steps(kernels[1], one[1].lengths, two[1].lengths)
+    total = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *kernels)
     return jax.tree.map(symmetric, total) if mirror else total
 
 
