@@ -179,7 +179,8 @@ def leaky_relu(slope: float) -> Activation:
         ValueError: if the slope is not finite.
 
     Example:
-        >>> rnntk.ElmanRNN(activation=rnntk.activations.leaky_relu(0.1)).phi.name
+        >>> import rnntk
+        >>> rnntk.ElmanRNN(rnntk.activations.leaky_relu(0.1)).phi.name
         'leaky_relu(0.1)'
     """
     if not math.isfinite(slope):

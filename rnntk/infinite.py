@@ -19,7 +19,6 @@ What depends on one sequence alone is computed beforehand. In a deeper layer the
 states below, and their u^2 dist(B) adds to dist(T). Derivation: docs/theory/infinite.md.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,9 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
-from tqdm import tqdm
 
-from rnntk import sequences
+from rnntk import sequences, tiles
 from rnntk.elman import ElmanRNN
 from rnntk.kernel import Kernel, symmetric
 
@@ -142,64 +140,9 @@ def infinite_kernel(
         return _block(rnn, one, two, mirror=x2 is None)
     for side in (*one, *two):
         _check_range(side)
-    return _tiled(rnn, one, two, mirror=x2 is None)
-
-
-def _tiled(rnn: ElmanRNN, one: tuple["Side", ...], two: tuple["Side", ...], mirror: bool) -> Kernel:
-    """The kernel tile by tile, of a mirrored one the tiles on and above the diagonal."""
-    n1, n2 = (sides[0].layers[0].drive.shape[1] for sides in (one, two))
-    rows, columns = _cuts(n1), _cuts(n2)
-    if len(rows) == len(columns) == 1:
-        return _block(rnn, one, two, mirror=mirror)
-    tiles = [(r, c) for r in rows for c in columns if not mirror or r <= c]
-
-    def compute(tile: tuple[tuple[int, int], tuple[int, int]]) -> Kernel:
-        (i, height), (j, width) = tile
-        block = _block(rnn, _cut(one, i, height), _cut(two, j, width), mirror=mirror and i == j)
-        return jax.block_until_ready(block)
-
-    shape = _shape(rnn, one[0], two[0])
-    zeros = jnp.zeros(shape, one[0].layers[0].drive.dtype)
-    kernel = Kernel(zeros, zeros.copy())
-    with ThreadPoolExecutor(WORKERS) as pool:
-        blocks = pool.map(compute, tiles)
-        progress = tqdm(blocks, desc="infinite kernel", unit="tile", total=len(tiles), delay=5)
-        for ((i, _), (j, _)), block in zip(tiles, progress, strict=True):
-            kernel = _store(kernel, block, i, j)
-            if mirror and i != j:
-                kernel = _store(kernel, jax.tree.map(_transpose, block), j, i)
-    return kernel
-
-
-def _cuts(n: int) -> list[tuple[int, int]]:
-    """Starts and sizes of tiles of at most two sizes, so that few shapes are compiled."""
-    sizes = [len(part) for part in np.array_split(np.arange(n), -(-n // TILE))]
-    return list(zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True))
-
-
-@partial(jax.jit, static_argnames="size")
-def _cut(sides: tuple["Side", ...], start: Int[ArrayLike, ""], size: int) -> tuple["Side", ...]:
-    return jax.tree.map(
-        lambda v: jax.lax.dynamic_slice_in_dim(v, start, size, axis=v.ndim - 1), sides
-    )
-
-
-def _shape(rnn: ElmanRNN, one: "Side", two: "Side") -> tuple[int, ...]:
-    (t1, n1), (t2, n2) = (side.layers[0].drive.shape for side in (one, two))
-    return (n1, t1, n2, t2) if rnn.readout == "sequence" else (n1, n2)
-
-
-def _transpose(tile: Array) -> Array:
-    return tile.T if tile.ndim == 2 else tile.transpose(2, 3, 0, 1)
-
-
-@partial(jax.jit, donate_argnums=0)
-def _store(kernel: Kernel, tile: Kernel, i: Int[ArrayLike, ""], j: Int[ArrayLike, ""]) -> Kernel:
-    def put(full: Array, part: Array) -> Array:
-        corner = (i, j) if full.ndim == 2 else (i, 0, j, 0)
-        return jax.lax.dynamic_update_slice(full, part, corner)
-
-    return jax.tree.map(put, kernel, tile)
+    (t1, n1), (t2, n2) = (sides[0].layers[0].drive.shape for sides in (one, two))
+    shape = (n1, t1, n2, t2) if rnn.readout == "sequence" else (n1, n2)
+    return tiles.assemble(partial(_block, rnn), one, two, shape, x1.dtype, mirror=x2 is None)
 
 
 class Preactivation(NamedTuple):

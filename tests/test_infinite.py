@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnntk
+import rnntk.tiles
 from rnntk import ElmanRNN, infinite_kernel
 
 ORACLES = np.load(Path(__file__).parent / "oracles" / "infinite_width.npz")
@@ -235,3 +236,18 @@ def test_bad_input():
         infinite_kernel(rnn, x, lengths1=np.array([4, 1]))
     with pytest.raises(ValueError, match="lengths2 must come with x2"):
         infinite_kernel(rnn, x, lengths2=np.array([4, 1, 1]))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("readout", ["last", "mean", "sequence"])
+def test_tiles_make_the_same_kernel(readout, monkeypatch):
+    rnn = ElmanRNN(readout=readout, initial_state="independent", initial_state_std=0.5)
+    x1, x2 = draw(8, 4), draw(5, 3, seed=1)
+    lengths = np.array([4, 4, 2, 1, 3, 4, 4, 2])
+    whole = infinite_kernel(rnn, x1, lengths1=lengths), infinite_kernel(rnn, x1, x2)
+    monkeypatch.setattr(rnntk.tiles, "TILE", 3)
+    parts = infinite_kernel(rnn, x1, lengths1=lengths), infinite_kernel(rnn, x1, x2)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-14, atol=1e-14)
+    ntk = parts[0].ntk.reshape((8 * 4,) * 2 if readout == "sequence" else (8, 8))
+    assert (ntk == ntk.T).all()
