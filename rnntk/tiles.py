@@ -1,8 +1,9 @@
 """Large kernels tile by tile, in bounded work space and on all cores."""
 
 import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from rnntk.kernel import Kernel
 
 TILE = 340  # sequences on a side of a tile: its few work arrays stay in a core's cache
+CORES = os.cpu_count() or 1
 
 
 def assemble(
@@ -46,16 +48,24 @@ def assemble(
         return block(one, two, mirror=mirror)
     tiles = [(r, c) for r in rows for c in columns if not mirror or r <= c]
 
+    x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    device = next(iter(jax.tree.leaves(one)[0].devices()))
+
     def compute(tile: tuple[tuple[int, int], tuple[int, int]]) -> Kernel:
         (i, height), (j, width) = tile
-        parts = _cut(one, i, height), _cut(two, j, width)
-        return jax.block_until_ready(block(*parts, mirror=mirror and i == j))
+        # JAX keeps these settings by thread.
+        with jax.enable_x64(x64), jax.default_device(device):
+            parts = _cut(one, i, height), _cut(two, j, width)
+            return jax.block_until_ready(block(*parts, mirror=mirror and i == j))
 
     kernel = Kernel(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        blocks = pool.map(compute, tiles)
-        progress = tqdm(blocks, desc="infinite kernel", unit="tile", total=len(tiles), delay=5)
-        for ((i, _), (j, _)), part in zip(tiles, progress, strict=True):
+    waiting = deque(tiles)
+    running: deque[Future[Kernel]] = deque()
+    with ThreadPoolExecutor(CORES) as pool:
+        for (i, _), (j, _) in tqdm(tiles, desc="infinite kernel", unit="tile", delay=5):
+            while waiting and len(running) <= CORES:  # no more, as their results take memory
+                running.append(pool.submit(compute, waiting.popleft()))
+            part = running.popleft().result()
             kernel = _store(kernel, part, i, j)
             if mirror and i != j:
                 kernel = _store(kernel, jax.tree.map(partial(_transpose, half=half), part), j, i)
