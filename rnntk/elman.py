@@ -109,6 +109,76 @@ class ElmanRNN:
             )
         object.__setattr__(self, "trainable", tuple(g for g in GROUPS if g in groups))
 
+    @classmethod
+    def allen_zhu_li(cls) -> "ElmanRNN":
+        """The network of Allen-Zhu & Li (2019): relu, outputs at every step, only W trained.
+
+        Their W and input weights (A) have entries N(0, 2/m): ``w_std = u_std = sqrt(2)``, and no
+        bias. Their gradient with respect to W lacks that factor: their kernel is ours divided by
+        2 m. The scale of their readout (B) is left at ``v_std = 1``; it multiplies every kernel.
+        The rest of their setting is in the data: one fixed unit token first, small norms after.
+        From their section on notation as others restate it; the text itself was not at hand.
+
+        Example:
+            >>> ElmanRNN.allen_zhu_li().trainable
+            ('W',)
+        """
+        return cls(readout="sequence", trainable=("W",))
+
+    @classmethod
+    def wang(cls) -> "ElmanRNN":
+        """The network of Wang et al. (2021): relu, weights N(0, 2/m), no bias, last output.
+
+        The conversion is that of :meth:`allen_zhu_li`; tokens may have any norm. Which groups the
+        paper trains could not be verified, as its text was not at hand: here W and U.
+
+        Example:
+            >>> ElmanRNN.wang().trainable
+            ('W', 'U')
+        """
+        return cls(trainable=("W", "U"))
+
+    @classmethod
+    def alemohammad(
+        cls, sigma_w: float = 2**0.5, sigma_u: float = 1.0, sigma_b: float = 0.0
+    ) -> "ElmanRNN":
+        """The RNTK of Alemohammad et al. (2021): relu, last state, all groups trained.
+
+        Their multipliers stand outside standard normal weights, as here: no conversion. Their
+        multipliers' values are hyper-parameters; the defaults are this library's, at criticality.
+
+        Args:
+            sigma_w: multiplier of the recurrent weights.
+            sigma_u: multiplier of the input weights.
+            sigma_b: multiplier of the bias.
+
+        Example:
+            >>> float(ElmanRNN.alemohammad(sigma_u=0.5).u_std)
+            0.5
+        """
+        return cls(w_std=sigma_w, u_std=sigma_u, b_std=sigma_b)
+
+    @classmethod
+    def yang(
+        cls, var_w: float = 2.0, var_u: float = 1.0, var_b: float = 0.0, var_v: float = 1.0
+    ) -> "ElmanRNN":
+        """The networks of Yang (2020), whose weights carry their variances inside.
+
+        The NNGP kernel is the same. The NTK of a group is ours divided by its variance: the sum
+        over g of ``infinite_kernel(dataclasses.replace(rnn, trainable=(g,)), x).ntk / var_g``.
+
+        Args:
+            var_w: m times the variance of the recurrent weights.
+            var_u: variance of the input weights.
+            var_b: variance of the bias.
+            var_v: m times the variance of the readout.
+
+        Example:
+            >>> ElmanRNN.yang(var_w=4.0).w_std
+            2.0
+        """
+        return cls(w_std=var_w**0.5, u_std=var_u**0.5, b_std=var_b**0.5, v_std=var_v**0.5)
+
     @property
     def phi(self) -> Activation:
         """The activation, with its Gaussian moments."""
