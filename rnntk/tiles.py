@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from rnntk.kernel import Kernel
 
-TILE = 340  # sequences on a side of a tile: its few work arrays stay in a core's cache
+TILE = 256  # sequences on a side of a tile: its few work arrays stay in a core's cache
 CORES = os.cpu_count() or 1
 
 
