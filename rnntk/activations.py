@@ -19,7 +19,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from rnntk import hermite
 
 Marginal = Any  # a pytree of arrays whose last axis is that of the variances
 
@@ -37,6 +40,10 @@ class Activation:
             arrays whose last axis has length n.
         pair: maps two marginals, whose last axes broadcast against each other as (n1, 1) and
             (1, n2), and the squared distances h, shape (n1, n2), to (H, Hd).
+        homogeneous: phi(c u) = c phi(u) for all c > 0. Then ``pair`` maps the angular part of
+            the distance, h - (sqrt(a) - sqrt(a'))^2 = 2 (sqrt(a a') - cov), to that of H.
+        error: maps variances to estimates of the moments' relative errors, on the host; None where
+            the moments are closed forms.
     """
 
     name: str
@@ -48,6 +55,37 @@ class Activation:
         [Marginal, Marginal, Float[Array, "n1 n2"]],
         tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]],
     ]
+    homogeneous: bool = False
+    error: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def check_accuracy(activation: Activation, variances: np.ndarray) -> None:
+    """Refuse variances at which the numerical moments of an activation are not accurate.
+
+    The relative error of E phi(u) phi(u') and E phi'(u) phi'(u') may be 1e-8 in float64, and 1e-5
+    in float32. It is estimated at no more than 64 of the variances, the largest among them.
+
+    Raises:
+        ValueError: naming the variance and the error.
+
+    Example:
+        >>> check_accuracy(resolve("tanh"), np.array([0.0, 1.0, 10.0]))
+    """
+    if activation.error is None:
+        return
+    limit = 1e-8 if variances.dtype == np.float64 else 1e-5
+    # always 64 numbers, so that this compiles once
+    some = np.quantile(variances, np.linspace(0, 1, 64), method="nearest")
+    errors = activation.error(some)
+    bad = ~(errors <= limit)
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise ValueError(
+            f"The moments of {activation.name} at variance {some[i]:.4g} have an estimated "
+            f"relative error of {errors[i]:.1e}, and {limit:.0e} is needed. Choose smaller stds "
+            f"or rescale the tokens, so that variances stay below 10, or use an activation with "
+            f"closed forms; functions with kinks or jumps need them at any variance."
+        )
 
 
 def safe_sqrt(a: Array) -> Array:
@@ -138,6 +176,9 @@ def _angle(s: Array) -> tuple[Array, Array]:
     """
     wide = s > 0.5
     y = jnp.where(wide, 1 - s, s)
+    # Opposite inputs, as scalar tokens often are, have s = 1 up to rounding; theta would feel its
+    # square root.
+    y = jnp.where(wide & (y < 8 * jnp.finfo(s.dtype).eps), 0, y)
     double = s.dtype == jnp.float64
     root = safe_sqrt(y)
     share = root * _polynomial(_ARCSINE_64 if double else _ARCSINE_32, y) * (2 / math.pi)
@@ -150,7 +191,8 @@ def _piecewise_linear(name: str, below: float, fn: Callable[[Array], Array]) -> 
     """phi(u) = u for u > 0, and below * u else: the arc-cosine kernels (Cho & Saul 2009).
 
     With p = (1 + below)/2 and q = (1 - below)/2, phi(u) = p u + q |u|, and by parity
-    H = (p^2 + q^2) h - 4 q^2 sqrt(a a') (sin(theta) - theta cos(theta))/pi,
+    H = (p^2 + q^2) h - 4 q^2 sqrt(a a') (sin(theta) - theta cos(theta))/pi, and its angular part
+    is the same function of that of h;
     Hd = 4 q^2 theta/pi.
     """
     p, q = (1 + below) / 2, (1 - below) / 2
@@ -161,15 +203,14 @@ def _piecewise_linear(name: str, below: float, fn: Callable[[Array], Array]) -> 
         positive = std > 0
         return std, jnp.where(positive, 0.5 / jnp.where(positive, std, 1), 0)
 
-    def pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
+    def pair(one: Marginal, two: Marginal, angle: Array) -> tuple[Array, Array]:
         (std1, half_inverse1), (std2, half_inverse2) = one, two
-        gap = std1 - std2
-        s = jnp.clip((h - gap * gap) * (half_inverse1 * half_inverse2), 0, 1)
+        s = jnp.clip(angle * (half_inverse1 * half_inverse2), 0, 1)
         share, segment = _angle(s)
-        distance = second * h - (4 * q * q) * (std1 * std2) * segment
-        return jnp.maximum(distance, 0), (4 * q * q) * share
+        turned = second * angle - (4 * q * q) * (std1 * std2) * segment
+        return jnp.maximum(turned, 0), (4 * q * q) * share
 
-    return Activation(name, fn, lambda a: second * a, second, marginal, pair)
+    return Activation(name, fn, lambda a: second * a, second, marginal, pair, homogeneous=True)
 
 
 def leaky_relu(slope: float) -> Activation:
@@ -199,6 +240,18 @@ def _linear_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
     return h, jnp.zeros_like(h)
 
 
+def _arcsine_gap(a: Array, r: Array, other: Array, gap: Array, h: Array, c: Array) -> Array:
+    """asin A - asin C, with A - C from the gap a - a' and the distance; see ``_erf_pair``."""
+    total = r + other
+    first = (gap * (2 - 2 * r * gap / total) / total + h * r) / (r * r * other)
+    big, cos_big = 2 * a / (r * r), jnp.sqrt(1 + 4 * a) / (r * r)
+    cos_c = safe_sqrt((1 / (r * r) + first) * (1 + c))
+    near = c > 0
+    mean = jnp.where(near, big * cos_c + c * cos_big, 1)
+    sine = jnp.where(near, first * (big + c) / mean, big * cos_c - c * cos_big)
+    return jnp.arctan2(sine, cos_big * cos_c + big * c)
+
+
 def _erf_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
     """Arcsine kernel (Williams 1997), through differences that keep their digits.
 
@@ -209,20 +262,9 @@ def _erf_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
     """
     (a1, r1, std1), (a2, r2, std2) = one, two
     c = ((a1 + a2) - h) / (r1 * r2)
-    total = r1 + r2
     # a a' - cov^2, each factor from the distance
     minus, plus = (h - (std1 - std2) ** 2) / 2, ((std1 + std2) ** 2 - h) / 2
     root = jnp.sqrt(1 + 2 * (a1 + a2) + 4 * jnp.maximum(minus * plus, 0))
-
-    def arcsine_gap(a: Array, r: Array, other: Array, gap: Array) -> Array:
-        """The first of asin A - asin C, with A - C from the gap a - a' and the distance."""
-        first = (gap * (2 - 2 * r * gap / total) / total + h * r) / (r * r * other)
-        big, cos_big = 2 * a / (r * r), jnp.sqrt(1 + 4 * a) / (r * r)
-        cos_c = safe_sqrt((1 / (r * r) + first) * (1 + c))
-        near = c > 0
-        mean = jnp.where(near, big * cos_c + c * cos_big, 1)
-        sine = jnp.where(near, first * (big + c) / mean, big * cos_c - c * cos_big)
-        return jnp.arctan2(sine, cos_big * cos_c + big * c)
 
     def slope_gap(a: Array, gap: Array) -> Array:
         """(1 + 4a)^(-1/2) - D^(-1/2), with D - (1 + 4a) from the gap and the distance."""
@@ -230,9 +272,64 @@ def _erf_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
         return (4 * a * h - 2 * gap - (gap + h) ** 2) / (own * root * (own + root))
 
     gap = a1 - a2
-    distance = arcsine_gap(a1, r1, r2, gap) + arcsine_gap(a2, r2, r1, -gap)
+    distance = _arcsine_gap(a1, r1, r2, gap, h, c) + _arcsine_gap(a2, r2, r1, -gap, h, c)
     slopes = slope_gap(a1, gap) + slope_gap(a2, -gap)
     return (2 / math.pi) * jnp.maximum(distance, 0), (4 / math.pi) * jnp.maximum(slopes, 0)
+
+
+def _gelu(u: Array) -> Array:
+    return jax.nn.gelu(u, approximate=False)
+
+
+def _gelu_variance(a: Array) -> Array:
+    root = jnp.sqrt(1 + 2 * a)
+    angle = jnp.arctan2(a, root)  # asin(a / (1 + a))
+    return a / 4 + (a / (2 * math.pi)) * (angle + 2 * a / ((1 + a) * root))
+
+
+def _gelu_slope(a: Array) -> Array:
+    root = jnp.sqrt(1 + 2 * a)
+    rest = a * (2 / (1 + a) + 1 / (1 + 2 * a)) / root
+    return 1 / 4 + (jnp.arctan2(a, root) + rest) / (2 * math.pi)
+
+
+def _gelu_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
+    """u Phi(u), through the differences that ``_erf_pair`` takes too.
+
+    With p = 1 + a, p' = 1 + a', c the covariance, w^2 = p p' - c^2, A = a/p, A' = a'/p' and
+    sin g = C = c/sqrt(p p'),
+    E phi phi' = c/4 + (c g + A A' w + C^2/w)/(2 pi), and E of the derivatives' product is
+    1/4 + (g + c (1/p + 1/p')/w + c/w^3)/(2 pi); p^2 - a^2 = 1 + 2a takes the place of w^2 in the
+    variances. For a = a' and h << a relative errors reach eps sqrt(a/h) in H.
+    """
+    (a1, r1, std1), (a2, r2, std2) = one, two
+    covariance = ((a1 + a2) - h) / 2
+    c = covariance / (r1 * r2)
+    minus, plus = (h - (std1 - std2) ** 2) / 2, ((std1 + std2) ** 2 - h) / 2
+    w = jnp.sqrt(1 + (a1 + a2) + jnp.maximum(minus * plus, 0))
+
+    def gaps(a: Array, r: Array, other: Array, gap: Array) -> tuple[Array, Array]:
+        """2 pi times what a variance, its c/4 aside, exceeds the pair's moment by."""
+        p, both = r * r, (r * other) ** 2
+        own, half = jnp.sqrt(1 + 2 * a), (gap + h) / 2  # half = a - c
+        delta = (a * h - gap - half * half) / (w + own)  # w - own
+        inverse = delta / (w * own)  # 1/own - 1/w
+        angle = _arcsine_gap(a / 2, r, other, gap / 2, h / 2, c)
+        big, small = a / p, a / p - gap / both
+        # A^2 - C^2 = (a^2 p' - c^2 p) / (p^2 p')
+        squares = (half * (2 * a - half) - big * big * p * gap) / both
+        first = a * angle + big * (gap / both * own - small * delta)
+        first = first + squares / own + c * c * inverse
+        second = angle + (2 * half / p - covariance * gap / both) / own
+        pair = covariance * (2 / p + gap / both)
+        second = second + pair * inverse + half / own**3
+        cubes = 1 / (own * own) + 1 / (own * w) + 1 / (w * w)
+        return first, second + covariance * inverse * cubes
+
+    gap = a1 - a2
+    (first1, second1), (first2, second2) = gaps(a1, r1, r2, gap), gaps(a2, r2, r1, -gap)
+    distance = h / 4 + (first1 + first2 + h * jnp.arcsin(jnp.clip(c, -1, 1))) / (2 * math.pi)
+    return jnp.maximum(distance, 0), jnp.maximum((second1 + second2) / (2 * math.pi), 0)
 
 
 def _wave_distances(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
@@ -265,12 +362,31 @@ def _wave_marginal(a: Array) -> Marginal:
     return a, jnp.exp(-a)
 
 
+def _numerical(name: str, series: hermite.Series) -> Activation:
+    return Activation(
+        name,
+        series.fn,
+        series.variance,
+        series.slope,
+        series.marginal,
+        series.pair,
+        error=series.error,
+    )
+
+
+@lru_cache
+def _user(fn: Callable[[Array], Array]) -> Activation:
+    """Once for each function, so that the same one does not compile again."""
+    hermite.check_elementwise(fn)
+    return _numerical(getattr(fn, "__name__", "activation"), hermite.fit(fn))
+
+
 _REGISTRY = {
     activation.name: activation
     for activation in (
         _piecewise_linear("relu", 0.0, jax.nn.relu),
         _piecewise_linear("abs", -1.0, jnp.abs),
-        Activation("linear", lambda u: u, lambda a: a, 1.0, lambda a: (), _linear_pair),
+        Activation("linear", lambda u: u, lambda a: a, 1.0, lambda a: (), _linear_pair, True),
         Activation(
             "erf",
             jax.scipy.special.erf,
@@ -278,6 +394,14 @@ _REGISTRY = {
             lambda a: (4 / math.pi) / jnp.sqrt(1 + 4 * a),
             lambda a: (a, jnp.sqrt(1 + 2 * a), safe_sqrt(a)),
             _erf_pair,
+        ),
+        Activation(
+            "gelu",
+            _gelu,
+            _gelu_variance,
+            _gelu_slope,
+            lambda a: (a, jnp.sqrt(1 + a), safe_sqrt(a)),
+            _gelu_pair,
         ),
         Activation("sin", jnp.sin, _sin_variance, _cos_variance, _wave_marginal, _wave_distances),
         Activation(
@@ -288,6 +412,13 @@ _REGISTRY = {
             _wave_marginal,
             lambda one, two, h: _wave_distances(one, two, h)[::-1],
         ),
+        # orders and terms as hermite.fit finds them
+        _numerical("tanh", hermite.Series(jnp.tanh, 2, 2, 320)),
+        _numerical("sigmoid", hermite.Series(jax.nn.sigmoid, 2, 2, 147)),
+        _numerical("softplus", hermite.Series(jax.nn.softplus, 1, 2, 97)),
+        _numerical("silu", hermite.Series(jax.nn.silu, 1, 2, 139)),
+        # its derivative, 1 and exp(u), has all derivatives jump from 1 to 0
+        _numerical("elu", hermite.Series(jax.nn.elu, 1, 1, 255, jumps=(0.0, *[-1.0] * 17))),
     )
 }
 
@@ -298,13 +429,20 @@ NAMES = tuple(_REGISTRY)
 def resolve(activation: str | Activation | Callable[[Array], Array]) -> Activation:
     """The :class:`Activation` meant by a name, an activation, or an elementwise function.
 
+    The moments of a function are numerical (see :mod:`rnntk.hermite`), with its derivative by
+    automatic differentiation; a function defined anew at every call compiles anew, too. It should
+    be smooth: for functions with kinks the accuracy is refused, see :func:`check_accuracy`.
+
     Raises:
-        ValueError: for an unknown name; the message lists the valid ones.
-        TypeError: for anything that is neither a name nor an activation.
+        ValueError: for an unknown name, where the message lists the valid ones, and for a function
+            that is not elementwise or not finite.
+        TypeError: for anything else, or a function that does not return its argument's dtype.
 
     Example:
         >>> resolve("relu").name
         'relu'
+        >>> resolve(jnp.arctan).name
+        'arctan'
     """
     if isinstance(activation, Activation):
         return activation
@@ -312,4 +450,8 @@ def resolve(activation: str | Activation | Callable[[Array], Array]) -> Activati
         if activation not in _REGISTRY:
             raise ValueError(f"activation must be one of {NAMES}, got {activation!r}.")
         return _REGISTRY[activation]
-    raise TypeError(f"activation must be a name or an Activation, got {activation!r}.")
+    if callable(activation):
+        return _user(activation)
+    raise TypeError(
+        f"activation must be a name, an Activation or an elementwise function, got {activation!r}."
+    )

@@ -69,16 +69,15 @@ def min_eigenvalue(rnn: ElmanRNN, x: Float[ArrayLike, "n t d"]) -> Bounds:
     kernel = infinite_kernel(rnn, x)
     ntk, nngp = (np.asarray(k, np.float64) for k in kernel)
     pre = last_preactivation(rnn, x)
-    q, h, tangent = (np.asarray(v, np.float64) for v in pre)
+    std, angle, tangent = (np.asarray(v, np.float64) for v in pre)
+    q, n = std**2, len(std)
     v2 = float(np.asarray(rnn.v_std)) ** 2
-    std = np.sqrt(q)
-    n = len(q)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        correlation = 1 - (h - (std[:, None] - std) ** 2) / (2 * std[:, None] * std)
-    correlation = np.clip(np.where(std[:, None] * std > 0, correlation, 1.0), -1, 1)
-    np.fill_diagonal(correlation, 1.0)
-    slope = 0.5 - np.arccos(correlation) / (2 * math.pi)
-    eps = float(np.finfo(np.asarray(pre.variance).dtype).eps)
+    scale = np.outer(std, std)
+    sine2 = np.where(scale > 0, angle / np.where(scale > 0, 4 * scale, 1), 0.0)
+    sine2 = np.clip(sine2, 0, 1)  # sin^2 of half the angle
+    correlation = 1 - 2 * sine2
+    slope = 0.5 - np.arcsin(np.sqrt(sine2)) / math.pi
+    eps = float(np.finfo(np.asarray(pre.std).dtype).eps)
 
     readout_part = 1.0 if "V" in rnn.trainable else 0.0
     by_t = np.diagonal(slope).min() * _smallest(tangent, eps)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,7 +38,10 @@ def test_reference_values(i):
         expected = ORACLES[f"{i}_{name}"]
         # relative to the largest entry: entries near zero are differences of large ones
         error = np.abs(getattr(kernel, name) - expected).max() / np.abs(expected).max()
-        assert error < 1e-14, (CONFIGS[i], error)
+        # the reference is Gauss-Hermite quadrature for the last two; test_hermite.py and
+        # test_activations.py hold them to more
+        tolerance = {"tanh": 3e-5, "gelu": 1e-8}.get(CONFIGS[i]["activation"], 1e-14)
+        assert error < tolerance, (CONFIGS[i], error)
 
 
 def longdouble_kernel(x, w2=2.0, u2=2.0):
@@ -90,6 +94,73 @@ def test_smallest_eigenvalue_of_near_duplicates(t, eps, single, double):
     for dtype, bound in ((np.float32, max(single, 4 * floor)), (np.float64, double)):
         kernel = np.asarray(infinite_kernel(ElmanRNN(), x.astype(dtype)).ntk, np.float64)
         assert abs(np.linalg.eigvalsh(kernel)[0] / truth - 1) < bound, dtype
+
+
+def parallel(kind):
+    """Sequences whose pre-activations are parallel, equally long or not, or opposite."""
+    x = draw(6, 4)
+    if kind == "scaled":
+        return np.concatenate([x, 1.37 * x])
+    if kind == "negated":
+        return np.concatenate([x, -x])
+    return draw(8, int(kind), 1)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kind", ["scaled", "negated", "1", "2", "5"])
+def test_parallel_sequences_keep_their_digits(kind):
+    # where arccos(1 - eps) would be off by 1e-8
+    x = parallel(kind)
+    for dtype, bound in ((np.float64, 4e-15), (np.float32, 2e-6)):
+        ntk = infinite_kernel(ElmanRNN(), x.astype(dtype)).ntk
+        expected = mpmath_kernel(x.astype(dtype))
+        error = np.abs(np.asarray(ntk, np.float64) - expected).max()
+        assert error < bound * np.abs(expected).max()
+
+
+def dot(a, b):
+    return mpmath.fsum(mpmath.mpf(float(p)) * float(q) for p, q in zip(a, b, strict=True))
+
+
+def mpmath_kernel(x, w2=2, u2=2):
+    """Last-step relu NTK in 50 digits, pair by pair, step by step."""
+    with mpmath.workdps(50):
+        n, t, _ = x.shape
+        own = [[mpmath.mpf(0)] for _ in range(n)]  # variances of the pre-activations, from step 1
+        for i in range(n):
+            for s in range(t):
+                own[i].append(w2 * own[i][-1] / 2 + u2 * dot(x[i, s], x[i, s]))
+        result = np.zeros((n, n))
+        for i in range(n):
+            for j in range(n):
+                cov = back = mpmath.mpf(0)
+                for s in range(t):
+                    pre = w2 * cov + u2 * dot(x[i, s], x[j, s])
+                    tangent = pre + w2 * back
+                    scale = mpmath.sqrt(own[i][s + 1] * own[j][s + 1])
+                    theta = mpmath.acos(max(-1, min(1, pre / scale)))
+                    side = mpmath.sin(theta) + (mpmath.pi - theta) * mpmath.cos(theta)
+                    cov = scale * side / (2 * mpmath.pi)
+                    back = (mpmath.pi - theta) / (2 * mpmath.pi) * tangent
+                result[i, j] = float(cov + back)
+        return result
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["w_std", "u_std", "b_std", "v_std"])
+def test_each_std_is_differentiable_and_vmappable_across_tiles(name, monkeypatch):
+    monkeypatch.setattr(rnntk.tiles, "TILE", 3)
+    x = jnp.asarray(draw(5, 3))
+
+    def loss(std):
+        return infinite_kernel(ElmanRNN(**{"b_std": 0.5, name: std}), x).ntk.sum()
+
+    points = jnp.array([0.9, 1.1])
+    expected = jnp.array([loss(float(s)) for s in points])
+    np.testing.assert_allclose(jax.vmap(loss)(points), expected, rtol=1e-13)
+    step = 1e-5
+    slope = (loss(0.9 + step) - loss(0.9 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.grad(loss)(0.9), slope, rtol=1e-8)
 
 
 GRID = [

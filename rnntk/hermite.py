@@ -1,0 +1,367 @@
+"""Gaussian moments of any activation, from its expansion in Hermite polynomials.
+
+With h_k the Hermite polynomials orthonormal under N(0, 1), the derivative's coefficients at
+variance a are d_k(a) = E phi'(sqrt(a) z) h_k(z), and the function's own are c_0 = E phi and, by
+parts, c_(k+1) = sqrt(a) d_k / sqrt(k + 1). Mehler's formula then gives, for Gaussians of
+correlation rho = 1 - e,
+
+    E phi(u) phi(u') = sum_k c_k c_k' rho^k,     and likewise with d_k for phi',
+    E (phi(u) - phi(u'))^2 = sum_k (c_k - c_k')^2 + 2 c_k c_k' D_k,       D_k = 1 - rho^k,
+
+and D_(k+1) = rho D_k + e keeps all digits near e = 0. The coefficients cost a quadrature for each
+sequence; a pair costs about ten operations a term. See docs/theory/activations.md.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+BLOCK = 16  # terms summed in one pass over the pairs
+ORDERS = 640  # highest order, where phi' of tanh at variance 10 has 1e-9 of its square norm left
+VARIANCE = 10.0  # up to which the series is made
+Fn = Callable[[Array], Array]
+
+
+class Coefficients(NamedTuple):
+    """Of one batch of sequences; the last axis is that of the variances."""
+
+    mean: Float[Array, "..."]  # c_0
+    first: Float[Array, "..."]  # d_0
+    rest: Float[Array, "terms ..."]  # d_k
+    std: Float[Array, "..."]
+    half_inverse: Float[Array, "..."]  # 1 / (2 std), or 0 where std is
+    needed: Int[Array, "..."]  # terms beyond which less than a rounding error remains
+    tail: Float[Array, "nodes ..."]  # d_k at real orders, times the roots of their weights
+
+
+def derivative(fn: Fn, u: Array) -> Array:
+    """Elementwise derivative, by reverse mode, which every JAX function has."""
+    value, pull = jax.vjp(fn, u)
+    return pull(jnp.ones_like(value))[0]
+
+
+@lru_cache
+def _quadrature(reach: float, panel: float, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights for N(0, 1): Gauss-Legendre on panels, of which 0 is a boundary.
+
+    So kinks at 0 do no harm. Gauss-Hermite would put most nodes where the density is nil.
+    """
+    x, w = np.polynomial.legendre.leggauss(points)
+    left = panel * np.arange(-round(reach / panel), round(reach / panel))
+    nodes = (left[:, None] + panel * (x + 1) / 2).ravel()
+    weights = np.tile(w * panel / 2, len(left))
+    return nodes, weights * np.exp(-nodes * nodes / 2) / math.sqrt(2 * math.pi)
+
+
+# 24 points a panel resolve orders up to 640, and poles at 0.5 from the real axis, to roundoff.
+_COARSE = partial(_quadrature, 12.0, 1.0, 24)
+_FINE = partial(_quadrature, 16.0, 0.4, 24)
+
+
+@lru_cache
+def _projection(orders: tuple[int, ...]) -> np.ndarray:
+    """Weights times h_k at the nodes: maps a function's values to its coefficients."""
+    z, weights = _COARSE()
+    before, now, rows = np.zeros_like(z), weights, {0: weights}
+    for k in range(max(orders, default=0)):
+        before, now = now, (z * now - math.sqrt(k) * before) / math.sqrt(k + 1)
+        rows[k + 1] = now
+    return np.stack([rows[k] for k in (0, *orders)])
+
+
+@lru_cache
+def _tail(first: int, jumps: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The orders from ``first`` on of a derivative with a kink at 0, as a quadrature.
+
+    By parts, d_k(a) = (2 pi k!)^(-1/2) sum_j jump_j a^(j/2) He_(k-1-j)(0), with jump_j that of
+    the j-th derivative of phi'. Within a parity and up to a sign this is a smooth function of k,
+    so that the sum over [A, 2A) is a Gaussian quadrature for equidistant points (Gram
+    polynomials), at real orders. 32 octaves reach order 1e12.
+
+    Returns the orders, even ones before odd ones, the roots of the weights, and the factors of
+    a^(j/2), shape (orders, jumps).
+    """
+    size, n = 6, first / 2 * 2.0 ** np.arange(32)[:, None]
+    i = np.arange(1, size)
+    side = np.sqrt(i**2 * (n**2 - i**2) / (4 * (4 * i**2 - 1)))
+    matrix = np.zeros((len(n), size, size))
+    matrix[:, i, i - 1] = matrix[:, i - 1, i] = side
+    x, vectors = np.linalg.eigh(matrix)
+    k = (2 * n + 2 * (x + (n - 1) / 2)).ravel()
+    weights = np.tile((n * vectors[:, 0] ** 2).ravel(), 2)
+    k = np.concatenate([k, k + 1])
+    even = np.arange(len(k)) < len(k) // 2
+    # Gamma(k/2 + 1/2) / Gamma(k/2 + 1)
+    y = 2 / k
+    ratio = np.sqrt(y) * (1 + y * (-1 / 8 + y * (1 / 128 + y * (5 / 1024 - 21 / 32768 * y))))
+    scale = np.where(
+        even, np.sqrt(ratio / math.sqrt(math.pi)), np.sqrt(2 / math.sqrt(math.pi) / ratio)
+    )
+    rows = np.zeros((len(k), len(jumps)))
+    for j, jump in enumerate(jumps):
+        mine = even == bool(j % 2)
+        scale = np.where(mine, scale / (k - j), scale)
+        rows[mine, j] = (jump * (-1) ** (j // 2) * scale / math.sqrt(2 * math.pi))[mine]
+    return k, np.sqrt(weights), rows
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """The moments of ``fn`` by the orders 0, start, start + stride, ... of its derivative.
+
+    Args:
+        fn: elementwise function.
+        start: lowest order above 0.
+        stride: 2 if phi' is, up to a constant, even or odd; else 1.
+        terms: number of orders above 0.
+        jumps: what phi' and its derivatives jump by at 0; then phi must be analytic on either
+            side, and the series goes on beyond its ``terms``.
+    """
+
+    fn: Fn
+    start: int
+    stride: int
+    terms: int
+    jumps: tuple[float, ...] = ()
+
+    @property
+    def orders(self) -> tuple[int, ...]:
+        """The orders above 0."""
+        return tuple(range(self.start, self.start + self.stride * self.terms, self.stride))
+
+    @property
+    def _far(self) -> tuple[float, ...]:
+        return tuple(_tail(self.start + self.terms, self.jumps)[0]) if self.jumps else ()
+
+    def marginal(self, a: Float[Array, " n"]) -> Coefficients:
+        """The coefficients at each variance."""
+        positive = a > 0
+        root = jnp.sqrt(jnp.where(positive, a, 1))
+        std = jnp.where(positive, root, 0)
+        u = jnp.asarray(_COARSE()[0].astype(a.dtype))[:, None] * std[None, :]
+        table = jnp.asarray(_projection(self.orders).astype(a.dtype))
+        exact = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+        slopes = exact(table, derivative(self.fn, u))
+        order = jnp.asarray(np.array(self.orders, a.dtype)).reshape(-1, 1)
+        # by what a pair's distances may change, in units of 1 - rho
+        share = jax.lax.stop_gradient((order + 1) * slopes[1:] ** 2)
+        left = jnp.cumsum(share[::-1], axis=0)[::-1]
+        total = jax.lax.stop_gradient(slopes[0] ** 2) + jnp.sum(share, axis=0)
+        needed = jnp.sum(left > jnp.finfo(a.dtype).eps * total[None, :], axis=0)
+        half_inverse = jnp.where(positive, 0.5 / root, 0)
+        return Coefficients(
+            exact(table[0], self.fn(u)),
+            slopes[0],
+            slopes[1:],
+            std,
+            half_inverse,
+            needed,
+            self._beyond(std),
+        )
+
+    def _beyond(self, std: Array) -> Array:
+        if not self.jumps:
+            return jnp.zeros((0, *std.shape), std.dtype)
+        _, roots, rows = _tail(self.start + self.terms, self.jumps)
+        table = jnp.asarray((roots[:, None] * rows).astype(std.dtype))
+        powers = jnp.cumprod(
+            jnp.stack([jnp.ones_like(std)] + [std] * (len(self.jumps) - 1)), axis=0
+        )
+        return jnp.dot(table, powers, precision=jax.lax.Precision.HIGHEST)
+
+    def variance(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
+        """E phi(u)^2 as the sum of the squared coefficients, so that it agrees with ``pair``."""
+        one = self.marginal(a)
+        orders = np.array(self.orders + self._far, a.dtype)
+        squares = jnp.concatenate([one.rest, one.tail]) ** 2
+        shares = squares / jnp.asarray(orders + 1).reshape(-1, 1)
+        return one.mean**2 + a * (one.first**2 + jnp.sum(shares, axis=0))
+
+    def slope(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
+        """E phi'(u)^2, likewise."""
+        one = self.marginal(a)
+        return one.first**2 + jnp.sum(one.rest**2, axis=0) + jnp.sum(one.tail**2, axis=0)
+
+    def pair(
+        self, one: Coefficients, two: Coefficients, h: Float[Array, "n1 n2"]
+    ) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
+        """Squared distances of phi and of phi'."""
+        return jax.checkpoint(partial(_distances, self.start, self.stride, self._far))(one, two, h)
+
+    def error(self, variances: np.ndarray) -> np.ndarray:
+        """Estimated relative errors of E phi phi' and E of the derivatives' product, the larger.
+
+        The squared coefficients must add up to E phi^2, taken by a finer quadrature; what is
+        missing bounds what the moments of all pairs miss.
+        """
+        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+            z, weights = (jnp.asarray(v) for v in _FINE())
+            a = jnp.asarray(np.asarray(variances, np.float64))
+            u = z[:, None] * jnp.sqrt(a)[None, :]
+            errors = []
+            for fn, got in ((self.fn, self.variance), (partial(derivative, self.fn), self.slope)):
+                expected = weights @ fn(u) ** 2
+                off = jnp.abs(expected - got(a))
+                errors.append(jnp.where(off == 0, 0, off / expected))
+            return np.asarray(jnp.maximum(*errors))
+
+
+def _distances(
+    start: int,
+    stride: int,
+    far: tuple[float, ...],
+    one: Coefficients,
+    two: Coefficients,
+    h: Array,
+) -> tuple[Array, Array]:
+    """H and Hd; ``one`` and ``two`` have last axes (n1, 1) and (1, n2)."""
+    gap = one.std - two.std
+    e = (h - gap * gap) * (2 * one.half_inverse * two.half_inverse)
+    # not jnp.clip, which halves the gradient at 0
+    e = jnp.where(e < 0, 0, jnp.where(e > 2, 2, e))
+    rho = 1 - e
+    low1, low2 = one.std * one.first, two.std * two.first
+    distance = (one.mean - two.mean) ** 2 + (low1 - low2) ** 2 + 2 * (low1 * low2) * e
+    slopes = jnp.broadcast_to((one.first - two.first) ** 2, h.shape)
+    if not len(one.rest):
+        return jnp.broadcast_to(distance, h.shape), slopes
+    power = e
+    for _ in range(start - 1):
+        power = rho * power + e
+    distance, slopes = _sum_terms(start, stride, one, two, (distance, slopes, power, e))
+    return _sum_tail(far, one, two, (distance, slopes, e)) if far else (distance, slopes)
+
+
+def _blocks(rows: Array) -> Array:
+    """Rows in blocks, filled up with zeros."""
+    padded = jnp.pad(rows, ((0, -len(rows) % BLOCK), (0, 0), (0, 0)))
+    return padded.reshape(-1, BLOCK, *rows.shape[1:])
+
+
+def _sum_terms(
+    start: int, stride: int, one: Coefficients, two: Coefficients, begun: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    """The orders above 0, as far as any of the sequences needs them."""
+    *first, e = begun
+    rho, needed = 1 - e, jnp.maximum(jnp.max(one.needed), jnp.max(two.needed))
+    rest1, rest2 = _blocks(one.rest), _blocks(two.rest)
+    orders = start + stride * np.arange(len(rest1) * BLOCK)
+    factors = jnp.asarray((1 / np.sqrt(orders + 1)).astype(e.dtype).reshape(-1, BLOCK))
+
+    @jax.checkpoint
+    def add(state: tuple[Array, ...], rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        distance, slopes, power = state
+        for d1, d2, factor in zip(*rows, strict=True):
+            c1, c2 = (factor * one.std) * d1, (factor * two.std) * d2
+            slopes = slopes + ((d1 - d2) ** 2 + 2 * (d1 * d2) * power)
+            power = rho * power + e
+            distance = distance + ((c1 - c2) ** 2 + 2 * (c1 * c2) * power)
+            if stride == 2:
+                power = rho * power + e
+        return distance, slopes, power
+
+    def block(state: Any, inputs: Any) -> tuple[Any, None]:
+        index, *rows = inputs
+        return jax.lax.cond(index < needed, add, lambda old, _: old, state, tuple(rows)), None
+
+    inputs = (jnp.arange(len(rest1)) * BLOCK, rest1, rest2, factors)
+    distance, slopes, _ = jax.lax.scan(block, tuple(first), inputs)[0]
+    return distance, slopes
+
+
+def _sum_tail(
+    far: tuple[float, ...], one: Coefficients, two: Coefficients, begun: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    """The nodes that stand for all higher orders, even ones before odd ones."""
+    distance, slopes, e = begun
+    rho = 1 - e
+    # such orders matter near rho = 1 and -1 only; elsewhere the bound keeps the logarithm finite
+    log = jnp.log1p(-jnp.minimum(jnp.where(rho < 0, 2 - e, e), 0.5))
+
+    @jax.checkpoint
+    def block(state: Any, rows: Any) -> tuple[Any, None]:
+        distance, slopes = state
+        for k, odd, d1, d2 in zip(*rows, strict=True):
+            power = -jnp.expm1(k * log)
+            power = jnp.where(odd & (rho < 0), 2 - power, power)
+            scale = 1 / jnp.sqrt(k + 1)
+            c1, c2 = (scale * one.std) * d1, (scale * two.std) * d2
+            slopes = slopes + ((d1 - d2) ** 2 + 2 * (d1 * d2) * power)
+            distance = distance + ((c1 - c2) ** 2 + 2 * (c1 * c2) * (rho * power + e))
+        return (distance, slopes), None
+
+    orders = jnp.asarray(np.array(far, e.dtype).reshape(-1, BLOCK))
+    odd = jnp.asarray((np.arange(len(far)) >= len(far) // 2).reshape(-1, BLOCK))
+    inputs = (orders, odd, _blocks(one.tail), _blocks(two.tail))
+    return jax.lax.scan(block, (distance, slopes), inputs)[0]
+
+
+def fit(fn: Fn) -> Series:
+    """The series of an elementwise function: which orders it has, and how many it needs.
+
+    As many as leave 1e-12 of the square norm of phi' at ``VARIANCE``, and at most ``ORDERS``.
+    """
+    every = Series(fn, 1, 1, ORDERS)
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        one = every.marginal(jnp.asarray([VARIANCE / 10, VARIANCE]))
+    squares = np.asarray(one.rest) ** 2
+    total = np.asarray(one.first) ** 2 + squares.sum(axis=0)
+    tail = np.cumsum(squares[::-1, 1])[::-1]
+    top = max(int(np.sum(tail > 1e-12 * total[1])), 1)
+    odd, even = (bool((squares[i::2].sum(axis=0) > 1e-26 * total).any()) for i in (0, 1))
+    if odd and even:
+        return Series(fn, 1, 1, top)
+    if not odd and not even:
+        return Series(fn, 1, 1, 0)
+    start = 1 if odd else 2
+    return Series(fn, start, 2, len(range(start, top + 1, 2)))
+
+
+def check_elementwise(fn: Fn) -> None:
+    """Refuse a function that cannot be an activation, saying why.
+
+    Raises:
+        TypeError: if it does not take or return JAX arrays of its argument's dtype.
+        ValueError: if it is not elementwise, or not finite, with its derivative, on +-38 (12
+            standard deviations at variance 10).
+    """
+    name = getattr(fn, "__name__", repr(fn))
+    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
+        u = jnp.linspace(-38.0, 38.0, 1001)
+        try:
+            value = jax.jit(fn)(u)
+        except jax.errors.TracerArrayConversionError as error:
+            raise TypeError(
+                f"activation {name} must be a function on JAX arrays (jax.numpy, not numpy)."
+            ) from error
+        if not isinstance(value, jax.Array) or value.dtype != u.dtype:
+            got = value.dtype if isinstance(value, jax.Array) else type(value).__name__
+            raise TypeError(
+                f"activation {name} must return real numbers of its argument's dtype, got {got} "
+                f"for {u.dtype}."
+            )
+        if value.shape != u.shape:
+            raise ValueError(
+                f"activation {name} must be elementwise, but maps shape {u.shape} to {value.shape}."
+            )
+        some = slice(0, None, 125)
+        alone = jnp.concatenate([fn(v[None]) for v in u[some]])
+        if not np.allclose(alone, value[some], rtol=1e-9, atol=1e-12, equal_nan=True):
+            raise ValueError(
+                f"activation {name} must be elementwise, but an output depends on other inputs."
+            )
+        for what, numbers in (("value", value), ("derivative", derivative(fn, u))):
+            bad = ~np.isfinite(np.asarray(numbers))
+            if bad.any():
+                i = int(np.argmax(bad))
+                raise ValueError(
+                    f"activation {name} must be finite, got the {what} {float(numbers[i])} at "
+                    f"{float(u[i]):.4g}."
+                )
