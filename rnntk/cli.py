@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +16,11 @@ from rnntk.stages import Settings
 
 BAD_INPUT = 2
 INTERRUPTED = 130
+CSV_EXAMPLE = """\
+example of a .csv file, a sequence of two steps with tokens of size 2 and label 7:
+  sequence,step,x1,x2,y
+  first,1,0.5,-1.0,7
+  first,2,0.25,3.0,7"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 2 for wrong arguments or data, after one line on stderr that says what is wrong; 130
-        after Ctrl-C, with the files of the stages that were finished.
+        after Ctrl-C, with the files of the stages that were finished, if any.
 
     Example:
         >>> import rnntk.cli
@@ -49,14 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         jax.config.update("jax_enable_x64", True)
         results = report.run(settings)
-    except KeyboardInterrupt:
-        print(
-            f"rnntk: interrupted; the stages that were finished are in {options.out}.",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as interruption:
+        state = str(interruption) or "nothing was written"
+        print(f"rnntk: interrupted; {state}.", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"rnntk: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        # JAX has no class of its own for this; other errors of its runtime are defects.
+        said = any(words in str(error) for words in ("Out of memory", "RESOURCE_EXHAUSTED"))
+        if not said and not isinstance(error, MemoryError):
+            raise
+        print("rnntk: out of memory; use a smaller --n or --widths.", file=sys.stderr)
         return BAD_INPUT
     print(summary(results))
     return 0
@@ -83,15 +94,19 @@ def _parser() -> _Parser:
     command = commands.add_parser(
         "report",
         help="kernels, spectrum, predictions and trained networks of a data set, as a web page",
-        description=(
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=textwrap.fill(
             "Computes the infinite-width and finite-width tangent kernels of an Elman network on "
             "a data set, their spectrum, their predictions and those of trained networks, and "
             "writes report.html, results.json and kernels.npz. "
             "Data: 'digits' (scikit-learn's, each image a sequence of 8 rows); one .npz file with "
             "x (sequences, steps, token size), y (sequences) and optionally integers lengths; or "
-            ".csv files with the columns sequence, step, x1 ... xd, y and a row for each step. "
-            "Labels y that are whole numbers or text are classes, floats are values."
+            ".csv files with the columns sequence, step, x1 ... xd, y and a row for each step; "
+            "step orders the rows of a sequence, and y is the same on all of them. "
+            "Labels y that are whole numbers or text are classes, floats are values.",
+            width=80,
         ),
+        epilog=CSV_EXAMPLE,
     )
     default = Settings()
     command.add_argument(
@@ -109,7 +124,7 @@ def _parser() -> _Parser:
     command.add_argument(
         "--widths",
         type=_counts,
-        default=default.widths,
+        default=",".join(map(str, default.widths)),
         help="widths of the finite networks, separated by commas (default: %(default)s)",
     )
     command.add_argument(
@@ -149,6 +164,7 @@ def summary(results: Mapping[str, Any]) -> str:
     smallest = results["spectrum"]["min_eigenvalue"]
     predictions, training = results["predictions"], results["training"]
     metric, methods = predictions["metric"], predictions["methods"]
+    form = ".3f" if metric == "test accuracy" else ".4g"  # an error has the unit of the labels
     lines = [
         "deviation of finite networks' NTK (unit diagonal) against width: "
         + (
@@ -159,10 +175,10 @@ def summary(results: Mapping[str, Any]) -> str:
         ),
         f"smallest eigenvalue of the NTK: {smallest['value']:.6g} in [{smallest['lower']:.12g}, "
         f"{smallest['upper']:.12g}]" + ("" if smallest["resolved"] else ", not resolved"),
-        f"{metric}: " + ", ".join(f"{name} {row['score']:.3f}" for name, row in methods.items()),
+        f"{metric}: " + ", ".join(f"{name} {row['score']:{form}}" for name, row in methods.items()),
         f"{metric} of trained networks of width {training['width']}: "
-        + _with_error(training["network_score_mean"], training["network_score_sd"], ".3f")
-        + f", of the kernel at the same training time: {training['gradient_flow_score']:.3f}",
+        + _with_error(training["network_score_mean"], training["network_score_sd"], form)
+        + f", of the kernel at the same training time: {training['gradient_flow_score']:{form}}",
         f"written: {Path(results['settings']['out']) / 'report.html'}, results.json, kernels.npz",
     ]
     return "\n".join(lines)

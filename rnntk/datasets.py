@@ -6,7 +6,7 @@ fitted. The kind is decided by the dtype of ``y`` and by nothing else.
 
 import csv
 import math
-import zipfile
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,6 +168,22 @@ def split(
     return train, test
 
 
+def log2_norm(data: Dataset) -> float:
+    """Base-2 logarithm of the root mean square norm of the tokens, of any size but zero.
+
+    Example:
+        >>> import dataclasses, rnntk
+        >>> data = rnntk.datasets.digits()
+        >>> huge = dataclasses.replace(data, x=data.x * 2.0**900)
+        >>> round(rnntk.datasets.log2_norm(huge) - rnntk.datasets.log2_norm(data), 9)
+        900.0
+    """
+    tokens = len(data) * data.x.shape[1] if data.lengths is None else int(data.lengths.sum())
+    largest = int(np.frexp(np.abs(data.x).max())[1])  # first, so that squares cannot overflow
+    square = np.sum(np.ldexp(data.x, -largest) ** 2) / tokens
+    return largest + float(np.log2(square)) / 2
+
+
 def _checked(name: str, x: np.ndarray, y: np.ndarray, lengths: np.ndarray | None) -> Dataset:
     """What every source of data must satisfy once its arrays are read."""
     if x.ndim != 3 or 0 in x.shape:
@@ -229,31 +245,45 @@ def _checked_labels(name: str, y: np.ndarray) -> np.ndarray:
 
 
 def _read_npz(path: Path) -> Dataset:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: not a .npz archive; write one with numpy.savez(path, x=x, y=y).")
     arrays: dict[str, np.ndarray] = {}
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file:  # a file that may not be read is an OSError that names it
+        try:
+            archive = np.load(file, allow_pickle=False)
+        except Exception:  # whatever zipfile and NumPy meet in a damaged file
+            archive = None
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(
+                f"{path}: not a .npz archive, or a damaged one; write one with "
+                "numpy.savez(path, x=x, y=y)."
+            )
         for key in ("x", "y", "lengths"):
-            if key not in archive.files:
-                if key == "lengths":
-                    continue
+            if key in archive.files:
+                arrays[key] = _read_array(path, archive, key)
+            elif key != "lengths":
                 raise ValueError(
                     f"{path}: array {key!r} is missing; expected x, y and optionally lengths, "
                     f"found {', '.join(archive.files) or 'nothing'}."
                 )
-            try:
-                arrays[key] = np.asarray(archive[key])
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-                reason = (
-                    "holds pickled Python objects, which are not read"
-                    if "pickle" in str(error)
-                    else f"cannot be read ({error})"
-                )
-                raise ValueError(
-                    f"{path}: array {key!r} {reason}; expected plain numbers"
-                    + (" or text." if key == "y" else ".")
-                ) from None
     return _checked(str(path), arrays["x"], arrays["y"], arrays.get("lengths"))
+
+
+def _read_array(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+    try:
+        return np.asarray(archive[key])
+    # A damaged file ends in any of a dozen errors of zipfile, zlib and NumPy, down to MemoryError
+    # for a header that claims a huge shape and RuntimeError for encryption.
+    except Exception as error:
+        # zipfile quotes the bytes it met, however many.
+        said = textwrap.shorten(str(error), 120, placeholder=" ...") or type(error).__name__
+        reason = (
+            "holds pickled Python objects, which are not read"
+            if "pickle" in str(error)
+            else f"cannot be read ({said})"
+        )
+        raise ValueError(
+            f"{path}: array {key!r} {reason}; expected plain numbers"
+            + (" or text." if key == "y" else ".")
+        ) from None
 
 
 def _read_csv(paths: Iterable[Path], name: str) -> Dataset:
@@ -296,6 +326,8 @@ def _read_one_csv(path: Path) -> tuple[list[tuple[np.ndarray, tuple[str, str]]],
                         f"got {len(cells)}."
                     )
                 row = {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}
+                if not row["sequence"]:
+                    raise ValueError(f"{where}: sequence is empty; expected its name.")
                 steps = rows.setdefault(row["sequence"], {})
                 step = _number(int, row["step"], "step", where)
                 if step in steps:
@@ -328,9 +360,10 @@ def _token_columns(path: Path, columns: list[str]) -> list[str]:
     tokens = [f"x{k}" for k in range(1, d + 1)]
     expected = ["sequence", "step", *tokens, "y"]
     if sorted(columns) != sorted(expected):
+        twice = [column for column in columns if columns.count(column) > 1]
         missing = [column for column in expected if column not in columns]
         problem = (
-            f"column {missing[0]!r} is missing" if missing else "a column appears more than once"
+            f"column {twice[0]!r} is given twice" if twice else f"column {missing[0]!r} is missing"
         )
         raise ValueError(
             f"{path}: {problem}; expected the header sequence,step,x1,...,xd,y, "
@@ -351,16 +384,26 @@ def _number(kind: type, cell: str, column: str, where: str) -> Any:
 
 
 def _parse_labels(labels: list[tuple[str, str]]) -> np.ndarray:
-    """Whole numbers, other numbers, or text; a mixture of numbers and text is refused."""
+    """Whole numbers, other numbers, or text; a mixture of numbers and text is refused.
+
+    Whole numbers beyond int64 are classes like others, named by their text.
+    """
     texts = [text for text, _ in labels]
     for text, where in labels:
         if not text:
             raise ValueError(f"{where}: y is empty; expected a label.")
-    for kind in (np.int64, np.float64):
+    try:
+        whole = [int(text) for text in texts]
         try:
-            return np.array(texts).astype(kind)
-        except (ValueError, OverflowError):
-            pass
+            return np.array(whole, np.int64)
+        except OverflowError:
+            return np.array([str(value) for value in whole])
+    except ValueError:
+        pass
+    try:
+        return np.array([float(text) for text in texts])
+    except ValueError:
+        pass
     numeric = [_is_number(text) for text in texts]
     if any(numeric):
         text, where = labels[numeric.index(False)]

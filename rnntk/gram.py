@@ -8,7 +8,7 @@ from jaxtyping import Float
 def check_symmetric(matrix: ArrayLike, name: str = "K") -> Float[np.ndarray, "n n"]:
     """Return a symmetric matrix as float64 on the host, or say what is wrong with it.
 
-    Asymmetry up to n eps max|K|, in the precision of the matrix's own dtype, counts as rounding,
+    Asymmetry up to n u max|K|, u the unit roundoff of the matrix's own dtype, counts as rounding,
     and the symmetric part is returned.
 
     Raises:

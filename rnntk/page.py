@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -70,7 +71,7 @@ def html(results: Results, figures: Mapping[str, str]) -> str:
         + (f"{len(data['classes'])} classes. " if data["classes"] else "labels are values. ")
         + f"The network has one layer, activation {escape(str(network['activation']))} and "
         f"readout {escape(network['readout'])}; its kernel is computed at infinite width and "
-        "compared with networks of finite width.</p>"
+        "compared with networks of finite width." + _rescaling(data["token_exponent"]) + "</p>"
     )
     for name, (heading, section) in SECTIONS.items():
         body.append(f'<section id="{name}"><h2>{heading}</h2>')
@@ -86,6 +87,15 @@ def html(results: Results, figures: Mapping[str, str]) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n"
         + "\n".join(body)
         + "\n</body></html>\n"
+    )
+
+
+def _rescaling(exponent: int) -> str:
+    return (
+        f" All tokens were multiplied by 2<sup>{exponent}</sup>, to bring them near one: kernels "
+        f"and eigenvalues are those of the data as given times 4<sup>{exponent}</sup>."
+        if exponent
+        else ""
     )
 
 
@@ -130,13 +140,22 @@ def interval(smallest: Results) -> str:
     return f"{number(smallest['value'], 6)} ± {number(radius, 2)} ({kind})"
 
 
-def _percent(value: float) -> str:
+def _percent(value: float | None) -> str:
+    if value is None:
+        return number(None)
     return f"{100 * value:.1f}%" if abs(value) >= 0.01 else f"{number(100 * value)}%"
 
 
-def score(metric: str, value: float) -> str:
+def score(metric: str, value: float | None) -> str:
     """An accuracy in percent, or an error in the units of the labels."""
-    return f"{100 * value:.1f}%" if metric == "test accuracy" else number(value)
+    if value is None or metric != "test accuracy":
+        return number(value)
+    return f"{100 * value:.1f}%"
+
+
+def _range(values: Sequence[float | None], form: Callable[[float | None], str] = number) -> str:
+    known = [value for value in values if value is not None]
+    return f"{form(min(known))} to {form(max(known))}" if known else number(None)
 
 
 def _kernels(results: Results, figures: Mapping[str, str]) -> str:
@@ -145,13 +164,8 @@ def _kernels(results: Results, figures: Mapping[str, str]) -> str:
     means, traces = shape["geometric_mean"], stage["ntk_trace_over_limit"]
     networks = f"{stage['seeds']} network{'s' if stage['seeds'] > 1 else ''}"
     scale = (
-        f"At width {widths[0]} the trace alone is {number(min(traces[0]))} to "
-        f"{number(max(traces[0]))} times that of the limit"
-        + (
-            f", at width {widths[-1]} {number(min(traces[-1]))} to {number(max(traces[-1]))} times"
-            if len(widths) > 1
-            else ""
-        )
+        f"At width {widths[0]} the trace alone is {_range(traces[0])} times that of the limit"
+        + (f", at width {widths[-1]} {_range(traces[-1])} times" if len(widths) > 1 else "")
         + ": one random factor for the whole matrix, which unit diagonals remove."
     )
     if shape["slope"] is None:
@@ -162,11 +176,12 @@ def _kernels(results: Results, figures: Mapping[str, str]) -> str:
         )
     else:
         caption = (
-            "The NTK of finite networks approaches its limit. Scaled to unit diagonal, its "
-            f"deviation goes from {_percent(means[0])} at width {widths[0]} to "
+            f"{_approach(shape)}Scaled to unit diagonal, the NTK's deviation from its limit goes "
+            f"from {_percent(means[0])} at width {widths[0]} to "
             f"{_percent(means[-1])} at width {widths[-1]} (geometric mean of {networks} a width), "
             f"with a fitted slope of {_slope(shape)}; without the scaling it is {_slope(ntk)}. "
             f"Theory says \N{MINUS SIGN}0.5: four times the width halves the deviation. {scale}"
+            f"{_scatter(stage['nngp'])}"
         )
     kinds = ("ntk", "ntk_unit_diagonal", "nngp", "nngp_unit_diagonal")
     rows = [
@@ -180,8 +195,32 @@ def _kernels(results: Results, figures: Mapping[str, str]) -> str:
     return _figure("convergence", figures, alt, caption) + _table(head, rows)
 
 
+def _approach(kind: Results) -> str:
+    """What the slope shows, and no more: that it is negative, beyond twice its error."""
+    slope, error = kind["slope"], kind["slope_standard_error"]
+    if error is None:
+        return ""
+    if slope + 2 * error < 0:
+        return "The NTK of finite networks approaches its limit. "
+    return (
+        "Within twice its error the slope is not negative: these widths and seeds are too few to "
+        "show an approach to the limit. "
+    )
+
+
+def _scatter(nngp: Results) -> str:
+    if nngp["slope"] is None or abs(nngp["slope"] + 0.5) <= 0.25:
+        return ""
+    return (
+        f" The NNGP's slope of {_slope(nngp)} is far from \N{MINUS SIGN}0.5: each network carries "
+        "one heavy-tailed random scale, so that few seeds scatter."
+    )
+
+
 def _slope(kind: Results) -> str:
     error = kind["slope_standard_error"]
+    if kind["slope"] is None:
+        return number(None)
     return f"{kind['slope']:.2f}".replace("-", "\N{MINUS SIGN}") + (
         "" if error is None else f" ± {error:.2f}"
     )
@@ -331,7 +370,7 @@ def _training(results: Results, figures: Mapping[str, str]) -> str:
         f"{number(stage['ensemble_projection_on_gradient_flow'], 2)} times the kernel's prediction "
         "(least squares); the two differ by "
         f"{_percent(stage['ensemble_difference_to_gradient_flow'])} (root mean square, relative); "
-        f"a single network by {_percent(min(differences))} to {_percent(max(differences))}."
+        f"a single network by {_range(differences, _percent)}."
     )
     sd = stage["network_score_sd"]
     spread = "" if sd is None else f" ± {score(metric, sd)}"
@@ -378,16 +417,16 @@ def _fact(value: Any) -> str:
 
 def command(settings: Results) -> str:
     """The command line that repeats a report."""
-    parts = ["rnntk report --data", *settings["data"]]
+    parts = ["rnntk", "report", "--data", *settings["data"]]
     if settings["n"] is not None:
         parts += ["--n", str(settings["n"])]
     parts += ["--widths", ",".join(map(str, settings["widths"]))]
     parts += ["--seeds", str(settings["seeds"]), "--out", settings["out"]]
-    return " ".join(parts)
+    return shlex.join(parts)
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Results, Mapping[str, str]], str]]] = {
-    "kernels": ("Finite networks approach the infinite-width kernel", _kernels),
+    "kernels": ("Finite networks and the infinite-width kernel", _kernels),
     "spectrum": ("The spectrum and its smallest eigenvalue", _spectrum),
     "predictions": ("What the kernel predicts", _predictions),
     "training": ("What trained networks predict", _training),

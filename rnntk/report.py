@@ -40,8 +40,9 @@ def run(settings: Settings) -> dict[str, Any]:
 
     Raises:
         ValueError: for data that cannot be used, see :func:`rnntk.datasets.load` and
-            :func:`rnntk.datasets.split`.
+            :func:`rnntk.stages.prepare`; or if ``out`` is no folder.
         OSError: if the folder cannot be written.
+        KeyboardInterrupt: on Ctrl-C, with a message that says what is in the folder.
 
     Example:
         >>> import tempfile, rnntk.report
@@ -52,13 +53,24 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     problem = stages.prepare(settings)
     out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"--out must be a folder; {out} is a file, or lies in one.") from None
     results = _header(problem)
     arrays = _data_arrays(problem)
     figures: dict[str, str] = {}
     for number, (name, stage) in enumerate(STAGES.items(), 1):
         start = time.perf_counter()
-        outcome = stage(problem, arrays, f"{number}/{len(STAGES)} {name}")
+        try:
+            outcome = stage(problem, arrays, f"{number}/{len(STAGES)} {name}")
+        except KeyboardInterrupt:
+            done = list(STAGES)[: number - 1]
+            raise KeyboardInterrupt(
+                f"the stages that were finished ({', '.join(done)}) are in {out}"
+                if done
+                else "no stage was finished, and nothing written"
+            ) from None
         arrays |= outcome.arrays
         figures |= {key: page.image(figure) for key, figure in outcome.figures.items()}
         results[name] = _plain(outcome.numbers)
@@ -82,6 +94,7 @@ def _header(problem: Problem) -> dict[str, Any]:
             "train_shape": list(learn.x.shape),
             "test_shape": list(test.x.shape),
             "equal_lengths": learn.lengths is None,
+            "token_exponent": problem.token_exponent,
         },
         "network": {
             name: getattr(rnn, name)

@@ -1,7 +1,7 @@
 """The stages of the report: each computes its numbers, arrays and figures, with progress."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,10 @@ STEPS = 600
 STEP_FRACTION = 0.125
 """Learning rate times the largest eigenvalue of ntk/n. Gradient descent diverges from 2, and the
 kernel of a finite network can be ten times the limit."""
+USUAL_NORM = (1e-3, 1e3)
+"""Where the root mean square norm of tokens leaves them as they are: see :func:`prepare`."""
+USUAL_SPREAD = (1e-140, 1e140)
+"""Standard deviations of labels whose squares are far from overflow and underflow."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,14 @@ class Settings:
 
 
 class Problem(NamedTuple):
-    """Network, data and targets that the stages share."""
+    """Network, data and targets that the stages share; tokens are 2**token_exponent times x."""
 
     rnn: ElmanRNN
     train: Dataset
     test: Dataset
     targets: Float[np.ndarray, "n o"]
     settings: Settings
+    token_exponent: int
 
 
 class Outcome(NamedTuple):
@@ -104,6 +109,14 @@ def prepare(settings: Settings) -> Problem:
 
     Classes become one-hot rows minus 1/c for c classes; values are standardized.
 
+    Tokens whose norm is far from one (:data:`USUAL_NORM`) are multiplied by a power of two, for
+    the networks are trained in float32. That is exact: ReLU without biases is homogeneous, and
+    the kernels are multiplied by the square.
+
+    Raises:
+        ValueError: as :func:`rnntk.datasets.load` and :func:`rnntk.datasets.split`; if all
+            training tokens are zero; or if values have a spread outside :data:`USUAL_SPREAD`.
+
     Example:
         >>> import rnntk.stages
         >>> problem = rnntk.stages.prepare(rnntk.stages.Settings(n=50))
@@ -115,12 +128,32 @@ def prepare(settings: Settings) -> Problem:
     if n is None:
         n = min(200, max(datasets.MIN_TRAIN, len(data) * 4 // 5))
     learn, test = datasets.split(data, n, n_test=max(1, min(len(data) - n, MAX_TEST)))
+    if not learn.x.any():
+        raise ValueError(
+            f"{data.name}: x is zero in all {n} training sequences; every kernel would be zero."
+        )
     if learn.is_classification:
         one_hot = learn.y[:, None] == learn.classes[None, :]
         targets = one_hot.astype(np.float64) - 1.0 / len(learn.classes)
     else:
+        _check_spread(data.name, data.y)
+        _check_spread(data.name, learn.y)
         targets = ((learn.y - learn.y.mean()) / learn.y.std())[:, None]
-    return Problem(ElmanRNN(), learn, test, targets, settings)
+    magnitude, (low, high) = datasets.log2_norm(data), np.log2(USUAL_NORM)
+    exponent = 0 if low <= magnitude <= high else -round(magnitude)
+    learn, test = (replace(part, x=np.ldexp(part.x, exponent)) for part in (learn, test))
+    return Problem(ElmanRNN(), learn, test, targets, settings, exponent)
+
+
+def _check_spread(name: str, y: Float[np.ndarray, " n"]) -> None:
+    low, high = USUAL_SPREAD
+    with np.errstate(all="ignore"):
+        spread = y.std()
+    if not low <= spread <= high:
+        raise ValueError(
+            f"{name}: values y must have a standard deviation within {low:g} to {high:g}, "
+            f"got {spread:g}; multiply y by a constant."
+        )
 
 
 def score(problem: Problem, predictions: Float[np.ndarray, "n_test o"]) -> float:
@@ -369,6 +402,12 @@ def training(problem: Problem, arrays: dict[str, np.ndarray], title: str) -> Out
     n = len(problem.train)
     largest = float(arrays["ntk_eigenvalues"][-1])
     learning_rate = STEP_FRACTION * n / largest
+    limits = np.finfo(np.float32)
+    if not float(limits.tiny) <= learning_rate <= float(limits.max):
+        raise ValueError(
+            f"{problem.train.name}: the learning rate {learning_rate:g} cannot be held in float32; "
+            "training and test tokens x differ too much in size."
+        )
     trained = train.fit(
         problem.rnn,
         _key(problem, width, problem.settings.seeds),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import rnntk
-from rnntk import cli, report
+from rnntk import cli, datasets, report
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +74,12 @@ def test_no_command(capsys):
         ({"x": np.ones((20, 3, 2)), "y": np.arange(19) % 2}, "y must hold one label for each"),
         ({"x": np.ones((20, 3, 2)), "y": np.ones(20, int)}, "y holds one label only"),
         ({"x": np.ones((4, 3, 2)), "y": np.arange(4) % 2}, "at least 8 training sequences"),
+        ({"x": np.zeros((20, 3, 2)), "y": np.arange(20) % 2}, "x is zero in all 16 training"),
+        (
+            {"x": np.ones((20, 3, 2)), "y": np.arange(20) * 1e200},
+            "standard deviation within 1e-140",
+        ),
+        ({"x": np.ones((20, 3, 2)), "y": np.arange(20) * 1e-320}, "multiply y by a constant"),
     ],
 )
 def test_wrong_npz(capsys, tmp_path, content, expected):
@@ -97,17 +103,33 @@ def test_wrong_csv_names_the_line(capsys, tmp_path):
 def test_folder_that_cannot_be_made(capsys, data, tmp_path):
     (tmp_path / "taken").write_text("a file")
     out = str(tmp_path / "taken" / "report")
-    assert out in fails_with(capsys, ["report", "--data", data, "--out", out])
+    for folder in (out, str(tmp_path / "taken")):
+        line = fails_with(capsys, ["report", "--data", data, "--out", folder])
+        assert line == f"rnntk: --out must be a folder; {folder} is a file, or lies in one."
 
 
-def test_tokens_that_overflow_end_in_one_line(capsys, tmp_path):
-    path = tmp_path / "data.npz"
-    x = 1e200 * np.random.default_rng(0).normal(size=(20, 3, 2))
-    np.savez(path, x=x, y=np.arange(20) % 2)
-    assert cli.main(["report", "--data", str(path), "--out", str(tmp_path / "out")]) == 2
+def test_networks_that_do_not_fit_end_in_one_line(capsys, data, tmp_path):
+    # 2e6 squared weights are 32 TB, which no machine of this kind allocates.
+    options = ["--widths", "2000000", "--seeds", "1", "--out", str(tmp_path / "out")]
+    assert cli.main(["report", "--data", data, *options]) == 2
     last = capsys.readouterr().err.splitlines()[-1]  # after the progress bar
-    assert last.startswith("rnntk: ")
-    assert "overflow" in last
+    assert last == "rnntk: out of memory; use a smaller --n or --widths."
+
+
+def test_help_shows_a_file_that_can_be_read(tmp_path):
+    rows = [line.strip() for line in cli.CSV_EXAMPLE.splitlines()[1:]]
+    path = tmp_path / "example.csv"
+    path.write_text("\n".join([*rows, "second,1,0.5,1,8"]))
+    np.testing.assert_array_equal(datasets.load(path).x[0], [[0.5, -1], [0.25, 3]])
+
+
+def test_help_is_wrapped(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["report", "--help"])
+    text = capsys.readouterr().out
+    assert cli.CSV_EXAMPLE in text
+    assert "step orders the rows" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_options_reach_the_report_in_float64(monkeypatch, capsys):
@@ -128,7 +150,7 @@ def test_options_reach_the_report_in_float64(monkeypatch, capsys):
     assert settings.out == "there"
     assert seen[1] == np.float64
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "rnntk: interrupted; the stages that were finished are in there."
+    assert line == "rnntk: interrupted; nothing was written."
 
 
 def test_defaults(monkeypatch):

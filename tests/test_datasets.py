@@ -1,6 +1,7 @@
 """Loaders: what they read, and one message for everything they refuse."""
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -108,19 +109,71 @@ def test_npz_without_an_array(tmp_path, missing):
 def test_npz_that_is_no_archive(tmp_path, content):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"not a \.npz archive; write one with numpy\.savez"):
+    with pytest.raises(ValueError, match=r"not a \.npz archive.*; write one with numpy\.savez"):
         datasets.load(path)
 
 
-def test_npz_with_a_damaged_array(tmp_path):
+def archive(save=np.savez):
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays())
-    content = bytearray(buffer.getvalue())
-    content[200:216] = b"\xff" * 16  # inside the data of x: the archive's checksum fails
+    save(buffer, **arrays())
+    return bytearray(buffer.getvalue())
+
+
+def overwritten(content, start, new):
+    content[start : start + len(new)] = new
+    return bytes(content)
+
+
+def encrypted():
+    content = archive()
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + flags] |= 1
+    return bytes(content)
+
+
+def of_huge_shape():
+    """An archive with right checksums, whose header claims 10^15 tokens."""
+    array, buffer = io.BytesIO(), io.BytesIO()
+    np.save(array, np.zeros((1, 1, 2)))
+    claim = array.getvalue().replace(b"(1, 1, 2), }" + b" " * 15, b"(1%s, 1, 2), }" % (b"0" * 15))
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("x.npy", claim)
+    return buffer.getvalue()
+
+
+def compressed_by(method):
+    content = archive()
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(mark) + at] = method
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        # Inside the data of x: the checksum fails.
+        (overwritten(archive(), 200, b"\xff" * 16), "Bad CRC-32"),
+        (overwritten(archive(np.savez_compressed), 80, b"\xff" * 16), "Error .* decompress"),
+        (encrypted(), "is encrypted"),
+        (of_huge_shape(), "Unable to allocate"),
+        (compressed_by(99), "compression method is not supported"),
+    ],
+)
+def test_npz_with_a_damaged_array(tmp_path, content, reason):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="array 'x' cannot be read"):
+    with pytest.raises(ValueError, match=rf"data.npz: array 'x' cannot be read \(.*({reason})"):
         datasets.load(path)
+
+
+def test_npz_with_a_damaged_directory_or_something_before_it(tmp_path):
+    content = archive()
+    damaged = overwritten(archive(), content.index(b"PK\x01\x02"), b"\xff" * 8)
+    path = tmp_path / "data.npz"
+    for wrong in (damaged, b"junk" + bytes(content)):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match=r"data.npz: not a \.npz archive, or a damaged one"):
+            datasets.load(path)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +212,13 @@ def test_csv_sorts_steps_pads_and_joins_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "kind"), [("112", "i"), (("1", "2.5", "1"), "f"), (("a", "b", "b"), "U")]
+    ("labels", "kind"),
+    [
+        ("112", "i"),
+        (("1", "2.5", "1"), "f"),
+        (("a", "b", "b"), "U"),
+        (("9" * 19, "1", "1"), "U"),  # whole numbers beyond int64 are classes too
+    ],
 )
 def test_csv_labels(tmp_path, labels, kind):
     rows = "".join(f"{i},0,0,1,{label}\n" for i, label in enumerate(labels))
@@ -172,8 +231,9 @@ def test_csv_labels(tmp_path, labels, kind):
         ("", "'sequence' is missing.*got an empty file"),
         ("sequence,step,x1\n", "column 'y' is missing; expected the header sequence,step,x1"),
         ("sequence,step,x1,x3,y\n", "column 'x2' is missing"),
-        ("sequence,step,x1,x1,y\n", "column 'x2' is missing"),
+        ("sequence,step,x1,x1,y\n", "column 'x1' is given twice"),
         (HEADER, "no rows below the header"),
+        (HEADER + "a,0,1,2,1\n ,0,1,2,0\n", "line 3: sequence is empty; expected its name"),
         (HEADER + "a,0,1,2\n", "line 2: expected 5 cells as in the header, got 4"),
         (HEADER + "a,0,1,2,1\nb,0,oops,2,1\n", "line 3: x1 must be a finite number, got 'oops'"),
         (HEADER + "a,0,1,nan,1\n", "line 2: x2 must be a finite number, got 'nan'"),

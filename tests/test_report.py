@@ -272,7 +272,7 @@ def test_interruption_leaves_what_is_finished(tmp_path, monkeypatch, capsys):
     arguments = ["report", "--n", "12", "--widths", "8,16", "--seeds", "1", "--out", str(out)]
     assert cli.main(arguments) == cli.INTERRUPTED == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == f"rnntk: interrupted; the stages that were finished are in {out}."
+    assert last == f"rnntk: interrupted; the stages that were finished (kernels) are in {out}."
     results = json.loads((out / "results.json").read_text())
     assert results["missing_stages"] == ["spectrum", "predictions", "training"]
     assert "kernels" in results
@@ -283,11 +283,13 @@ def test_interruption_leaves_what_is_finished(tmp_path, monkeypatch, capsys):
     assert text.count("This stage was not finished.") == 3
 
 
-def test_interruption_before_the_first_stage_keeps_an_earlier_report(tmp_path, monkeypatch):
+def test_interruption_before_the_first_stage_keeps_an_earlier_report(tmp_path, monkeypatch, capsys):
     (tmp_path / "report.html").write_text("earlier")
     monkeypatch.setitem(report.STAGES, "kernels", interrupted)
     assert cli.main(["report", "--n", "12", "--out", str(tmp_path)]) == 130
     assert os.listdir(tmp_path) == ["report.html"]
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "rnntk: interrupted; no stage was finished, and nothing written."
 
 
 def run_small(tmp_path, monkeypatch, data, **settings):
@@ -317,6 +319,45 @@ def test_regression_of_one_width_and_one_seed(tmp_path, monkeypatch):
     assert "One width defines no slope" in text
     assert "one width defines no slope" in cli.summary(results)
     assert set(Page(text).images) == FIGURES
+
+
+def test_errors_of_large_labels_are_printed_to_four_digits(results):
+    predictions = {**results["predictions"], "metric": "test RMSE"}
+    predictions["methods"] = {"NTK": {"score": 1234567.8}, "constant": {"score": 0.00012345}}
+    text = cli.summary({**results, "predictions": predictions})
+    assert "test RMSE: NTK 1.235e+06, constant 0.0001234" in text
+
+
+@pytest.mark.parametrize("exponent", [-80, 70, 660])
+def test_tokens_of_any_size_are_brought_near_one(tmp_path, monkeypatch, exponent):
+    """A power of two changes nothing but the kernels' scale."""
+    x = np.random.default_rng(0).normal(size=(20, 3, 2))  # norms near the square root of two
+    data = {"x": x, "y": np.arange(20) % 2}
+    plain, plain_page = run_small(tmp_path, monkeypatch, data)
+    assert plain["data"]["token_exponent"] == 0
+    assert "tokens were multiplied" not in plain_page
+    scaled, text = run_small(tmp_path, monkeypatch, {**data, "x": x * 2.0**exponent})
+    found = scaled["data"]["token_exponent"]
+    assert abs(found + exponent) <= 1
+    assert f"multiplied by 2<sup>{found}</sup>" in text
+    kept = np.load(tmp_path / "out" / "kernels.npz")["x"]
+    learn = stages.prepare(stages.Settings(data=(str(tmp_path / "data.npz"),))).train
+    np.testing.assert_array_equal(kept, learn.x)
+    assert np.isin(kept, x * 2.0 ** (found + exponent)).all()
+    ratio = np.divide(scaled["spectrum"]["trace"], plain["spectrum"]["trace"])
+    assert ratio == pytest.approx(4.0 ** (found + exponent), rel=1e-4)  # float32 kernels
+    moved = np.array(scaled["training"]["network_losses"])
+    np.testing.assert_allclose(moved, plain["training"]["network_losses"], rtol=1e-3)
+
+
+def test_learning_rate_that_float32_cannot_hold_is_refused(tmp_path, monkeypatch):
+    data = {"x": np.random.default_rng(0).normal(size=(20, 3, 2)), "y": np.arange(20) % 2}
+    monkeypatch.setattr(stages, "USUAL_NORM", (1e-300, 1e300))
+    with (
+        jax.enable_x64(True),
+        pytest.raises(ValueError, match=r"learning rate .* cannot be held in float32"),
+    ):
+        run_small(tmp_path, monkeypatch, {**data, "x": data["x"] * 1e-25})
 
 
 def test_ragged_sequences(tmp_path, monkeypatch):
@@ -371,3 +412,45 @@ def test_page_escapes_names(results):
     figures = dict.fromkeys(FIGURES, "data:,")
     data = {**results["data"], "name": "<b>&.csv"}
     assert "<b>&" not in page.html({**results, "data": data}, figures)
+
+
+@pytest.mark.parametrize(
+    ("slope", "error", "said"),
+    [(-0.5, 0.1, True), (-0.5, 0.3, False), (0.2, 0.1, False), (-0.5, None, False)],
+)
+def test_page_says_approach_only_where_it_is_seen(results, slope, error, said):
+    shape = {**results["kernels"]["ntk_unit_diagonal"]}
+    shape |= {"slope": slope, "slope_standard_error": error}
+    stage = {**results["kernels"], "ntk_unit_diagonal": shape}
+    text = page.html({**results, "kernels": stage}, dict.fromkeys(FIGURES, "data:,"))
+    assert ("approaches its limit" in text) == said
+    assert ("the slope is not negative" in text) == (not said and error is not None)
+
+
+@pytest.mark.parametrize(("slope", "said"), [(-0.45, False), (0.1, True)])
+def test_page_explains_a_slope_far_from_theory(results, slope, said):
+    nngp = {**results["kernels"]["nngp"], "slope": slope}
+    stage = {**results["kernels"], "nngp": nngp}
+    text = page.html({**results, "kernels": stage}, dict.fromkeys(FIGURES, "data:,"))
+    assert ("heavy-tailed" in text) == said
+
+
+def test_page_says_what_is_not_defined(results):
+    kernels, training = ({**results[name]} for name in ("kernels", "training"))
+    for kind in ("ntk", "nngp"):
+        kernels[kind] = {**kernels[kind], "slope": None, "slope_standard_error": None}
+        kernels[kind]["geometric_mean"] = [None] * 3
+    kernels["ntk_trace_over_limit"] = [[None, None]] * 3
+    training["relative_difference_to_gradient_flow"] = [None, None]
+    training["ensemble_difference_to_gradient_flow"] = None
+    training["network_score_mean"] = None
+    figures = dict.fromkeys(FIGURES, "data:,")
+    text = page.html({**results, "kernels": kernels, "training": training}, figures)
+    assert "the trace alone is not defined times" in text
+    assert "by not defined (root mean square" in text
+
+
+def test_command_quotes_paths():
+    settings = {"data": ["my data.csv"], "n": 9, "widths": [8], "seeds": 1, "out": "an out"}
+    expected = "rnntk report --data 'my data.csv' --n 9 --widths 8 --seeds 1 --out 'an out'"
+    assert page.command(settings) == expected
