@@ -202,15 +202,20 @@ class Series:
         missing bounds what the moments of all pairs miss.
         """
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            z, weights = (jnp.asarray(v) for v in _FINE())
-            a = jnp.asarray(np.asarray(variances, np.float64))
-            u = z[:, None] * jnp.sqrt(a)[None, :]
-            errors = []
-            for fn, got in ((self.fn, self.variance), (partial(derivative, self.fn), self.slope)):
-                expected = weights @ fn(u) ** 2
-                off = jnp.abs(expected - got(a))
-                errors.append(jnp.where(off == 0, 0, off / expected))
-            return np.asarray(jnp.maximum(*errors))
+            return np.asarray(_missing(self, jnp.asarray(np.asarray(variances, np.float64))))
+
+
+@partial(jax.jit, static_argnums=0)
+def _missing(series: Series, a: Float[Array, " n"]) -> Float[Array, " n"]:
+    z, weights = (jnp.asarray(v) for v in _FINE())
+    u = z[:, None] * jnp.sqrt(a)[None, :]
+    errors = []
+    pairs = (series.fn, series.variance), (partial(derivative, series.fn), series.slope)
+    for fn, moment in pairs:
+        expected = weights @ fn(u) ** 2
+        off = jnp.abs(expected - moment(a))
+        errors.append(jnp.where(off == 0, 0, off / expected))
+    return jnp.maximum(*errors)
 
 
 def _distances(

@@ -1,0 +1,189 @@
+"""Hermite series: closed forms, dense quadrature, near-duplicates, gradients, refusals."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from rnntk import ElmanRNN, activations, hermite, infinite_kernel
+
+SMOOTH = {
+    "tanh": (np.tanh, lambda u: 1 / np.cosh(u) ** 2),
+    "sigmoid": (special.expit, lambda u: special.expit(u) * special.expit(-u)),
+    "softplus": (lambda u: np.logaddexp(0, u), special.expit),
+    "silu": (
+        lambda u: u * special.expit(u),
+        lambda u: special.expit(u) * (1 + u * special.expit(-u)),
+    ),
+    "elu": (
+        lambda u: np.where(u > 0, u, np.expm1(np.minimum(u, 0))),
+        lambda u: np.exp(np.minimum(u, 0)),
+    ),
+}
+VARIANCES = np.array([0.0, 0.1, 1.0, 10.0])
+
+
+def moments(activation, a1, a2, h):
+    """H and Hd for all pairs of variances; h has shape (n1, n2)."""
+    one = jax.tree.map(lambda v: v[..., :, None], activation.marginal(jnp.asarray(a1)))
+    two = jax.tree.map(lambda v: v[..., None, :], activation.marginal(jnp.asarray(a2)))
+    return jax.jit(activation.pair)(one, two, jnp.asarray(h))
+
+
+def distance(a1, a2, away):
+    """h at correlation 1 - away."""
+    std1, std2 = np.sqrt(a1)[:, None], np.sqrt(a2)[None, :]
+    return (std1 - std2) ** 2 + 2 * away * std1 * std2
+
+
+def dense(fn, a1, a2, away):
+    """E (fn(u) - fn(u'))^2 in polar coordinates, on rays and sectors that kinks at 0 delimit."""
+    x, w = np.polynomial.legendre.leggauss(120)
+    half = np.arcsin(np.sqrt(away / 2))
+    angle = 2 * half  # u ~ cos(t), u' ~ cos(t - angle)
+    edges = np.array([-0.5, 0.5, 1.5]) * np.pi
+    edges = np.unique(np.concatenate([edges, edges + angle]))
+    edges = edges[(edges >= -np.pi / 2) & (edges <= 1.5 * np.pi)]
+    r, wr = 6.5 * (x + 1), 6.5 * w
+    wr = wr * r * np.exp(-r * r / 2) / (2 * np.pi)
+    total = 0.0
+    for low, high in pairwise(edges):
+        t = low + (high - low) * (x + 1) / 2
+        one = fn(np.sqrt(a1) * r[:, None] * np.cos(t))
+        two = fn(np.sqrt(a2) * r[:, None] * np.cos(t - angle))
+        total += (high - low) / 2 * (wr[:, None] * (one - two) ** 2 * w).sum()
+    return total
+
+
+def square(fn, a):
+    """E fn(u)^2."""
+    x, w = np.polynomial.legendre.leggauss(400)
+    z = np.concatenate([6.5 * (x - 1), 6.5 * (x + 1)])
+    density = np.tile(6.5 * w, 2) * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+    return density @ fn(np.sqrt(a) * z) ** 2
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", SMOOTH)
+def test_moments_against_dense_quadrature(name):
+    activation = activations.resolve(name)
+    for away in (1e-6, 1e-3, 0.1, 1.7):
+        got = moments(activation, VARIANCES, VARIANCES, distance(VARIANCES, VARIANCES, away))
+        for fn, values in zip(SMOOTH[name], got, strict=True):
+            sizes = [square(fn, a) for a in VARIANCES]
+            for i, j in zip(*np.triu_indices(len(VARIANCES)), strict=True):
+                expected = dense(fn, VARIANCES[i], VARIANCES[j], away)
+                off = abs(float(values[i, j]) - expected)
+                assert off <= 1e-8 * (sizes[i] + sizes[j])
+                if away < 0.01:  # near-duplicates keep their digits
+                    assert off <= 2e-6 * expected + 1e-22
+
+
+CLOSED = {
+    "sin": jnp.sin,
+    "erf": jax.scipy.special.erf,
+    "gelu": lambda u: jax.nn.gelu(u, approximate=False),
+    "linear": lambda u: u,
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", CLOSED)
+def test_functions_of_which_closed_forms_are_known(name):
+    series, closed = activations.resolve(CLOSED[name]), activations.resolve(name)
+    a = jnp.asarray([1e-3, 0.5, 0.5 * (1 + 1e-7), 3.0, 9.0])
+    slope = closed.slope if callable(closed.slope) else lambda v: jnp.full_like(v, closed.slope)
+    np.testing.assert_allclose(series.variance(a), closed.variance(a), rtol=1e-11)
+    np.testing.assert_allclose(series.slope(a), slope(a), rtol=2e-9)
+    for away in (1e-12, 1e-6, 0.3, 1.5):
+        h = distance(a, a, away)
+        for got, expected in zip(moments(series, a, a, h), moments(closed, a, a, h), strict=True):
+            # both lose digits to eps a / h where two variances nearly agree
+            rtol = 1e-8 + 1e-14 * np.sqrt(np.maximum(*np.meshgrid(a, a)) / h)
+            assert (np.abs(got - expected) <= rtol * np.abs(expected) + 1e-24).all()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "silu"])
+def test_named_series_are_those_that_fit_finds(name):
+    named = activations.resolve(name).variance.__self__
+    found = hermite.fit(named.fn)
+    assert (found.start, found.stride, found.terms) == (named.start, named.stride, named.terms)
+
+
+def test_estimates_hold_and_large_variances_are_refused():
+    for name in SMOOTH:
+        activations.check_accuracy(activations.resolve(name), VARIANCES)
+    tanh = activations.resolve("tanh")
+    with pytest.raises(ValueError, match=r"tanh at variance 30 .* error of 3\.\de-05.*rescale"):
+        activations.check_accuracy(tanh, np.array([[1.0, 30.0]]))
+    activations.check_accuracy(tanh, np.array([1.0, 15.0], np.float32))
+    hard = activations.resolve(lambda u: jnp.clip(u, -1, 1))
+    with pytest.raises(ValueError, match="functions with kinks or jumps"):
+        activations.check_accuracy(hard, np.array([1.0]))
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_single_precision(name):
+    a, activation = np.array([0.0, 0.1, 2.0, 10.0], np.float32), activations.resolve(name)
+    h = distance(a, a, np.float32(0.2))
+    got = moments(activation, a, a, h)
+    assert all(v.dtype == jnp.float32 for v in got)
+    with jax.enable_x64(True):
+        expected = moments(activation, a.astype(float), a.astype(float), h.astype(float))
+        sizes = activation.variance(jnp.asarray(a, float)), activation.slope(jnp.asarray(a, float))
+    for values, wanted, size in zip(got, expected, sizes, strict=True):
+        error = np.abs(np.asarray(values, float) - np.asarray(wanted))
+        assert (error <= 1e-5 * np.add.outer(size, size)).all()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["tanh", "elu"])
+def test_gradient_with_respect_to_the_distance(name):
+    # Price's theorem: dH/dh = E phi'(u) phi'(u')
+    activation = activations.resolve(name)
+    a = jnp.asarray([0.7, 2.0])
+    for h in (np.zeros((2, 2)), distance(a, a, 0.3)):
+        h = np.maximum(h, distance(a, a, 0.0))
+        slopes = np.asarray(activation.slope(a))
+        expected = (np.add.outer(slopes, slopes) - moments(activation, a, a, h)[1]) / 2
+        got = jax.grad(lambda h: moments(activation, a, a, h)[0].sum())(jnp.asarray(h))
+        at = np.eye(2, dtype=bool) | (h > 1.01 * distance(a, a, 0.0))  # inside the domain
+        np.testing.assert_allclose(got[at], np.asarray(expected)[at], rtol=1e-8)
+
+
+def test_one_function_is_one_activation():
+    assert activations.resolve(jnp.arctan) is activations.resolve(jnp.arctan)
+    assert ElmanRNN(jnp.arctan).phi.name == "arctan"
+
+
+@pytest.mark.usefixtures("x64")
+def test_user_function_gives_the_named_kernel():
+    x = np.random.default_rng(0).standard_normal((4, 3, 2))
+    one, other = infinite_kernel(ElmanRNN(jnp.tanh), x), infinite_kernel(ElmanRNN("tanh"), x)
+    np.testing.assert_allclose(one.ntk, other.ntk, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("fn", "error", "message"),
+    [
+        (jax.nn.softmax, ValueError, "softmax must be elementwise, but an output depends on other"),
+        (lambda u: u.sum(), ValueError, r"elementwise, but maps shape \(1001,\) to \(\)"),
+        (jnp.log, ValueError, "log must be finite, got the value nan at -38"),
+        (lambda u: jnp.sqrt(jnp.abs(u)), ValueError, "finite, got the derivative"),
+        (lambda u: u > 0, TypeError, "real numbers of its argument's dtype, got bool"),
+        (
+            lambda u: jax.lax.complex(u, u),
+            TypeError,
+            "real numbers of its argument's dtype, got complex128",
+        ),
+        (lambda u: np.tanh(np.asarray(u)), TypeError, r"on JAX arrays \(jax.numpy, not numpy\)"),
+        (lambda u: None, TypeError, "got NoneType"),
+    ],
+)
+def test_bad_functions(fn, error, message):
+    with pytest.raises(error, match=message):
+        ElmanRNN(fn)
