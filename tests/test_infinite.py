@@ -251,7 +251,7 @@ def test_invariances(seed, activation, readout, scale):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("readout", ["last", "mean"])
+@pytest.mark.parametrize("readout", ["last", pytest.param("mean", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("activation", rnntk.activations.NAMES)
 def test_gradients_are_finite_at_duplicates_and_zeros(activation, readout):
     x = draw(4, 3, 2)
