@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from rnntk import activations, bounds, datasets, plot, predict, spectrum, train
+from rnntk import activations, bounds, datasets, interop, plot, predict, spectrum, train
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
 from rnntk.infinite import infinite_kernel
@@ -17,6 +17,7 @@ __all__ = [
     "datasets",
     "empirical_kernel",
     "infinite_kernel",
+    "interop",
     "pad",
     "plot",
     "predict",
