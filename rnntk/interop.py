@@ -129,7 +129,8 @@ def _own_modules() -> Iterator[None]:
 
 
 def _take_modules() -> dict[str, ModuleType]:
-    names = [name for name in sys.modules if name.partition(".")[0] == NAME]
+    # A list first: other threads may be importing.
+    names = [name for name in list(sys.modules) if name.partition(".")[0] == NAME]
     return {name: sys.modules.pop(name) for name in names}
 
 

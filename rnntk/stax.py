@@ -83,8 +83,8 @@ def _hold_untrained(rnn: ElmanRNN, params: Params) -> Params:
 
 
 def _kinds(get: Get) -> tuple[str, ...]:
-    kinds = KINDS if get is None else (get,) if isinstance(get, str) else tuple(get)
-    kinds = tuple(str(kind).lower() for kind in kinds)
+    asked = KINDS if get is None else get if isinstance(get, tuple | list) else (get,)
+    kinds = tuple(str(kind).lower() for kind in asked)
     if not kinds or set(kinds) - set(KINDS) or len(set(kinds)) < len(kinds):
         raise ValueError(f"get must be one of {KINDS}, a tuple of both, or None, got {get!r}.")
     return kinds

@@ -203,6 +203,7 @@ Y = np.random.default_rng(1).standard_normal((6, 2)).astype(np.float32)
 def network(nt):
     layers = nt.stax.Dense(64, b_std=0.1), nt.stax.Erf(), nt.stax.Dense(2)
     init_fn, apply_fn, kernel_fn = nt.stax.serial(*layers)
+    kernel_fn = jax.jit(kernel_fn, static_argnums=2)
     return init_fn, apply_fn, kernel_fn, init_fn(jax.random.PRNGKey(0), X.shape)[1]
 
 
@@ -279,11 +280,11 @@ def test_linearized_and_taylor_expanded_networks(nt, network):
 @pytest.mark.parametrize("method, vmap_axes", [(1, None), (2, 0)])
 def test_empirical_kernels(nt, network, method, vmap_axes):
     _, apply_fn, _, params = network
-    gradients = jax.jacobian(apply_fn)(params, X)
+    gradients = jax.jit(jax.jacobian(apply_fn))(params, X)
     rows = np.concatenate([g.reshape(*Y.shape, -1) for g in jax.tree.leaves(gradients)], axis=-1)
     expected = np.tensordot(rows, rows[:4], axes=((1, 2), (1, 2))) / 2
     kernel_fn = nt.empirical_kernel_fn(apply_fn, vmap_axes=vmap_axes, implementation=method)
-    kernel = kernel_fn(X, X[:4], None, params)
+    kernel = jax.jit(kernel_fn, static_argnums=2)(X, X[:4], None, params)
     np.testing.assert_allclose(kernel.ntk, expected, rtol=1e-5, atol=1e-5)
     outputs = apply_fn(params, X)
     np.testing.assert_allclose(kernel.nngp, outputs @ outputs[:4].T / 2, rtol=1e-5, atol=1e-6)
@@ -325,7 +326,7 @@ def test_one_step_is_the_kernel_of_one_hidden_layer(nt, name, b_std):
     rnn = ElmanRNN(activation, u_std=u_std, b_std=b_std, v_std=v_std)
     # Dense divides by the root of its inputs' number, u_std is as it is; the readout has no bias.
     layers = nt.stax.Dense(1, u_std * math.sqrt(d), b_std), layer(nt.stax), nt.stax.Dense(1, v_std)
-    kernel_fn = nt.stax.serial(*layers)[2]
+    kernel_fn = jax.jit(nt.stax.serial(*layers)[2], static_argnums=2)
     rng = np.random.default_rng(3)
     x1, x2 = rng.standard_normal((6, 1, d)), rng.standard_normal((4, 1, d))
     # No closed form on our side: the accuracy that infinite_kernel promises there.

@@ -1,5 +1,8 @@
 """ElmanRNN.stax: what neural-tangents computes with it, against rnntk and direct formulas."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,7 +118,7 @@ def test_bad_calls_are_refused():
         init_fn(jax.random.key(0), (6, 3))
     with pytest.raises(ValueError, match="input_dim must be a whole number of at least 1, got -1"):
         init_fn(jax.random.key(0), (6, 4, -1))
-    for get in ("cov1", (), ("ntk", "ntk"), ("ntk", "cov1"), ""):
+    for get in ("cov1", (), ("ntk", "ntk"), ("ntk", "cov1"), "", 3):
         with pytest.raises(ValueError, match=r"get must be one of \('nngp', 'ntk'\)"):
             kernel_fn(TRAIN, None, get)
     with pytest.raises(TypeError, match="mask_constant"):
@@ -229,7 +232,7 @@ def test_empirical_kernels(nt, rnn, method):
     init_fn, apply_fn, _ = rnn.stax(32, 2)
     params = init_fn(jax.random.key(0), X.shape)[1]
     lengths = np.array([4, 2, 3, 4]), np.array([1, 4])
-    ntk_fn = nt.empirical_ntk_fn(apply_fn, implementation=method)
+    ntk_fn = jax.jit(nt.empirical_ntk_fn(apply_fn, implementation=method))
     got = ntk_fn(TRAIN, TEST, params, lengths=lengths)
     kernel = empirical_kernel(rnn, params, TRAIN, TEST, lengths1=lengths[0], lengths2=lengths[1])
     expected = kernel.ntk if kernel.ntk.ndim == 2 else kernel.ntk.swapaxes(1, 2)
@@ -244,3 +247,17 @@ def test_linearized_network(nt):
     moved = jax.tree.map(jnp.add, params, step)
     expected = RNN.apply(params, X) + jax.jvp(lambda p: RNN.apply(p, X), (params,), (step,))[1]
     np.testing.assert_allclose(nt.linearize(apply_fn, params)(moved, X), expected, atol=1e-5)
+
+
+def test_guide(nt):
+    """The page's example, on networks of its own."""
+    page = (Path(__file__).parent.parent / "docs" / "neural_tangents.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(code, names)
+    exact = infinite_kernel(ElmanRNN("erf", b_std=0.3), names["x"]).ntk
+    assert names["nt"] is nt
+    assert names["mean"].shape == (4, 2)
+    assert names["covariance"].shape == (4, 4)
+    np.testing.assert_allclose(names["kernel"], exact, rtol=1e-5, atol=1e-5)
+    assert np.linalg.norm(names["sampled"] - exact) < 0.3 * np.linalg.norm(exact)
