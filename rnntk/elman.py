@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -271,7 +272,7 @@ class ElmanRNN:
         """
         x, lengths = sequences.check_batch(x, lengths)
         check_params(self, params, x.shape[-1])
-        return forward(self, params, x, lengths, key).output
+        return forward(self, params, x, lengths, sequence_keys(self, key, len(x))).output
 
     def stax(
         self, width: int, output_dim: int = 1
@@ -328,7 +329,7 @@ jax.tree_util.register_pytree_with_keys(ElmanRNN, _flatten, _unflatten)
 
 
 def _check_std(name: str, value: Any) -> None:
-    # Tracers, and the placeholders that JAX puts in while it rebuilds a pytree, hold no number.
+    # What is no number, such as a tracer, is left to JAX.
     if isinstance(value, jax.core.Tracer) or not isinstance(
         value, int | float | np.ndarray | np.generic | jax.Array
     ):
@@ -357,21 +358,40 @@ def check_params(rnn: ElmanRNN, params: Params, input_dim: int) -> None:
             "params must come from init of the same architecture: no matrix V (outputs, width) "
             f"found where depth={rnn.depth}, bidirectional={rnn.bidirectional} put it."
         ) from None
-    expected = jax.eval_shape(
-        lambda key: rnn.init(key, input_dim=input_dim, width=width, output_dim=output_dim),
-        jax.random.key(0),
-    )
-    got = {
-        jax.tree_util.keystr(path): jnp.shape(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
-        name = jax.tree_util.keystr(path)
-        if got.get(name) != leaf.shape:
+    got, state = _shapes(params), rnn.initial_state
+    drawn = _drawn(rnn.depth, rnn.bidirectional, state, input_dim, width, output_dim)
+    for name, shape in drawn.items():
+        if got.get(name) != shape:
             raise ValueError(
-                f"params{name} must have shape {leaf.shape} for tokens of size {input_dim} and "
+                f"params{name} must have shape {shape} for tokens of size {input_dim} and "
                 f"width {width}, got {got.get(name, 'no such leaf')}."
             )
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+
+
+@lru_cache
+def _drawn(
+    depth: int, both: bool, state: Any, d: int, m: int, o: int
+) -> dict[str, tuple[int, ...]]:
+    std = float(state != "zero")
+    rnn = ElmanRNN(depth=depth, bidirectional=both, initial_state=state, initial_state_std=std)
+    draw = partial(rnn.init, input_dim=d, width=m, output_dim=o)
+    return _shapes(jax.eval_shape(draw, jax.random.key(0)))
+
+
+def sequence_keys(rnn: ElmanRNN, key: PRNGKeyArray | None, n: int) -> Array | None:
+    """One key for each sequence's own initial state, where the network draws them."""
+    if rnn.initial_state != "independent":
+        return None
+    if key is None:
+        raise ValueError(
+            "key is needed to draw the states of initial_state='independent', got None."
+        )
+    return jax.random.split(key, n)
 
 
 class Forward(NamedTuple):
@@ -395,7 +415,7 @@ def forward(
     params: Params,
     x: Float[Array, "n t d"],
     lengths: Int[Array, " n"] | None,
-    key: PRNGKeyArray | None,
+    keys: Array | None,
     shifts: list[list[Array]] | None = None,
 ) -> Forward:
     """Run the network; ``shifts`` (n, t, m), by network and layer, add to the pre-activations.
@@ -403,10 +423,6 @@ def forward(
     The gradients of the shifts are the backpropagated signals. A backward network's states and
     signals are in the order in which it reads.
     """
-    if rnn.initial_state == "independent" and key is None:
-        raise ValueError(
-            "key is needed to draw the states of initial_state='independent', got None."
-        )
     output = jnp.zeros((), x.dtype)
     result = Forward(output, [], [], [])
     for direction, network in enumerate(networks(rnn, params)):
@@ -415,8 +431,7 @@ def forward(
         result.tokens.append([])
         for index, layer in enumerate(layers(rnn, network)):
             m = layer["b"].shape[0]
-            layer_key = None if key is None else jax.random.fold_in(key, 2 * index + direction)
-            h0 = _initial_state(rnn, layer, x.shape[0], x.dtype, layer_key)
+            h0 = _initial_state(rnn, layer, x.shape[0], x.dtype, keys, 2 * index + direction)
             fan_in = jnp.asarray(rnn.u_std, x.dtype) / math.sqrt(m)
             scale = fan_in if index else rnn.u_scale(x.shape[-1], x.dtype)
             shift = jnp.zeros((), x.dtype) if shifts is None else shifts[direction][index]
@@ -433,13 +448,15 @@ def forward(
 
 
 def _initial_state(
-    rnn: ElmanRNN, layer: Params, n: int, dtype: jnp.dtype, key: PRNGKeyArray | None
+    rnn: ElmanRNN, layer: Params, n: int, dtype: jnp.dtype, keys: Array | None, number: int
 ) -> Float[Array, "n m"]:
     (m,) = layer["b"].shape
     if rnn.initial_state == "shared":
         return jnp.broadcast_to(rnn.initial_state_std * layer["h0"].astype(dtype), (n, m))
-    if rnn.initial_state == "independent" and key is not None:
-        return rnn.initial_state_std * jax.random.normal(key, (n, m), dtype)
+    if keys is not None:
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+        draws = jax.vmap(lambda key: jax.random.normal(key, (m,), dtype))(keys)
+        return rnn.initial_state_std * draws
     return jnp.zeros((n, m), dtype)
 
 

@@ -65,13 +65,15 @@ def test_is_the_product_of_jacobians(readout, depth, bidirectional, state, train
     x1, x2, key = tokens(3, 4, 0), tokens(4, 5, 1), jax.random.key(7)
     expected = brute_force(rnn, params, x1, x2, *LENGTHS, key)
     arguments = {"lengths1": LENGTHS[0], "lengths2": LENGTHS[1], "key": key}
-    full = empirical_kernel(rnn, params, x1, x2, outputs="full", **arguments).ntk
-    mean = empirical_kernel(rnn, params, x1, x2, **arguments).ntk
     size = np.abs(expected).max()
-    # sums of a few hundred products: 1e-12 is thousands of roundoffs
-    np.testing.assert_allclose(full, expected, rtol=0, atol=1e-12 * size)
     trace = np.trace(expected, axis1=-2, axis2=-1) / 2
-    np.testing.assert_allclose(mean, trace, rtol=0, atol=1e-12 * size)
+    for method in ("gram", "jacobian"):
+        arguments["method"] = method
+        full = empirical_kernel(rnn, params, x1, x2, outputs="full", **arguments).ntk
+        mean = empirical_kernel(rnn, params, x1, x2, **arguments).ntk
+        # sums of a few hundred products: 1e-12 is thousands of roundoffs
+        np.testing.assert_allclose(full, expected, rtol=0, atol=1e-12 * size)
+        np.testing.assert_allclose(mean, trace, rtol=0, atol=1e-12 * size)
 
 
 @pytest.mark.usefixtures("x64")

@@ -1,0 +1,236 @@
+"""Which way to compute an empirical kernel, and in how much memory: decided from sizes alone."""
+
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from rnntk.elman import ElmanRNN, Params, networks
+from rnntk.parallel import CORES
+from rnntk.sequences import is_concrete
+
+METHODS = ("auto", "gram", "jacobian")
+OUTPUTS = ("mean", "full")
+PANEL = 512  # sequences; larger ones gain no speed, and leave progress unseen for longer
+
+# Time of an operation, over that of one in a large matrix product; docs/theory/empirical.md says
+# how they were measured.
+FORM = 2.5  # forming gradients, one small product for each sequence
+MULTIPLY = 1.5  # multiplying them, products with few rows and long columns
+BACKPROPAGATE = 2.0
+ENTRY = 30  # operations that an entry of a Gram matrix costs beside the product
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an empirical kernel is computed.
+
+    Attributes:
+        method: ``"gram"`` or ``"jacobian"``.
+        cost: expected time of this method, in operations of a large matrix product.
+        memory: bytes of work space beyond the result, estimated from above.
+        panel: sequences that are backpropagated together, and whose kernel is one block.
+        keep: whether the gradients' factors of all panels are kept, or found again for each block.
+        tile: sequences a side of one product of Gram matrices.
+        units: rows of the gradients that are formed at a time.
+    """
+
+    method: str
+    cost: float
+    memory: int
+    panel: int
+    keep: bool
+    tile: int
+    units: int
+
+
+class Side(NamedTuple):
+    """Sizes of a batch.
+
+    Attributes:
+        n: sequences.
+        t: steps.
+        r: output coordinates that stay apart.
+        coordinates: all output coordinates.
+    """
+
+    n: int
+    t: int
+    r: int
+    coordinates: int
+
+
+class Sizes(NamedTuple):
+    """All that a plan depends on."""
+
+    one: Side
+    two: Side
+    mirror: bool
+    width: int
+    depth: int  # of both directions together
+    layers: tuple[tuple[int, int], ...]  # c and k where gradients count: rnntk.backprop.Factors
+    itemsize: int
+    cpu: bool
+
+
+def plan(
+    rnn: ElmanRNN,
+    params: Params,
+    x1: Float[Array, "n1 t1 d"],
+    x2: Float[Array, "n2 t2 d"] | None = None,
+    *,
+    outputs: str = "mean",
+    method: str = "auto",
+    memory_limit: int | None = None,
+) -> Plan:
+    """The method, the tiles and the memory that :func:`rnntk.empirical_kernel` uses.
+
+    The cost counts operations, each kind weighted by how much slower than a large matrix product
+    it was measured to run; docs/theory/empirical.md has the formulas.
+
+    Args:
+        rnn: the network's architecture.
+        params: its parameters.
+        x1: tokens of the first batch, of which the shape and dtype count.
+        x2: tokens of the second batch, if there is one.
+        outputs: as for :func:`rnntk.empirical_kernel`.
+        method: likewise; ``"auto"`` takes the one of less cost.
+        memory_limit: likewise.
+
+    Raises:
+        ValueError: for unknown names, or a ``memory_limit`` that single sequences exceed.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, rnntk
+        >>> rnn = rnntk.ElmanRNN()
+        >>> params = rnn.init(jax.random.key(1), input_dim=3, width=64)
+        >>> [rnntk.planning.plan(rnn, params, jnp.ones((100, t, 3))).method for t in (2, 40)]
+        ['gram', 'jacobian']
+    """
+    for name, value, valid in (("outputs", outputs, OUTPUTS), ("method", method, METHODS)):
+        if value not in valid:
+            raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
+    if memory_limit is not None and (
+        not isinstance(memory_limit, int | np.integer) or memory_limit < 1
+    ):
+        raise ValueError(
+            f"memory_limit must be a positive whole number of bytes, got {memory_limit!r}."
+        )
+    device = next(iter(x1.devices())) if is_concrete(x1) else jax.devices()[0]
+    limit = _default_limit(device) if memory_limit is None else int(memory_limit)
+    sizes = _sizes(rnn, params, x1, x2, outputs, device.platform == "cpu")
+    wanted = METHODS[1:] if method == "auto" else (method,)
+    plans = [_largest(sizes, name, limit) for name in wanted]
+    fitting = [found for found in plans if found.memory <= limit]
+    if not fitting:
+        raise ValueError(
+            f"memory_limit must be at least {min(found.memory for found in plans):,} bytes for "
+            f"method={method!r} at these sizes, got {limit:,}."
+        )
+    return min(fitting, key=lambda found: found.cost)
+
+
+def _default_limit(device: jax.Device) -> int:
+    """A quarter of the device's memory."""
+    if device.platform == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    return (device.memory_stats() or {}).get("bytes_limit", 2**32) // 4
+
+
+def _sizes(
+    rnn: ElmanRNN, params: Params, x1: Array, x2: Array | None, outputs: str, cpu: bool
+) -> Sizes:
+    o, m = networks(rnn, params)[0]["V"].shape
+    directions = 2 if rnn.bidirectional else 1
+    groups = {"W": m, "b": 1}
+    layers = []
+    for layer in range(rnn.depth):
+        reads = groups | {"U": m if layer else x1.shape[2]}
+        k = sum(reads[g] for g in rnn.trainable if g in reads)
+        layers.append((m if outputs == "full" else m * o, k))
+
+    def side(x: Array) -> Side:
+        steps = x.shape[1] if rnn.readout == "sequence" else 1
+        r = steps * (o if outputs == "full" else 1)
+        return Side(x.shape[0], x.shape[1], r, steps * o)
+
+    return Sizes(
+        side(x1),
+        side(x1 if x2 is None else x2),
+        x2 is None,
+        m,
+        rnn.depth * directions,
+        tuple(layers) * directions if layers[0][1] else (),
+        x1.dtype.itemsize,
+        cpu,
+    )
+
+
+def _largest(sizes: Sizes, method: str, limit: int) -> Plan:
+    """The plan of the largest panels that fit, or the smallest one if none does.
+
+    Kept factors come first, as they save all backpropagation but one.
+    """
+    found = None
+    for keep in (True, False):
+        panel = min(PANEL, max(sizes.one.n, sizes.two.n))
+        while panel:
+            units = min(128, max(16, 4096 // panel)) if sizes.cpu else 64
+            while units:
+                found = _at(sizes, method, panel, keep, units)
+                if found.memory <= limit:
+                    return found
+                units = 0 if method == "gram" else units // 2
+            panel //= 2
+    assert found is not None
+    return found
+
+
+def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
+    one, two, layers = sizes.one, sizes.two, sizes.layers
+    size1, size2 = min(panel, one.n), min(panel, two.n)
+    steps = max(one.t, two.t) * max(one.r, two.r)
+    rows = 320 if sizes.cpu else 4096  # of a Gram matrix; two of them stay in a core's cache
+    tile = math.ceil(panel / math.ceil(panel / max(1, rows // steps)))
+    chosen = Plan(method, 0.0, 0, panel, keep, tile, units)
+    panels1, panels2 = math.ceil(one.n / size1), math.ceil(two.n / size2)
+    blocks = panels1 * (panels1 + 1) // 2 if sizes.mirror else panels1 * panels2
+    area = size1 * size2 * one.r * two.r
+
+    if method == "gram":
+        tiles = math.ceil(size1 / tile)
+        share = (tiles + 1) / (2 * tiles) if sizes.mirror else 1.0
+        entries = area * one.t * two.t
+        cost = sum(2 * entries * (c + ENTRY) + 2 * entries / (one.r * two.r) * k for c, k in layers)
+        square = min(tile, one.n) * one.r * one.t * min(tile, two.n) * two.r * two.t
+        work = 4 * square + 2 * tile * steps * max((c + k for c, k in layers), default=0)
+    else:
+        share = 0.75 if sizes.mirror else 1.0
+        gradient = max((min(units, c) * k for c, k in layers), default=0)
+        sides = size1 * one.r + (0 if sizes.mirror and blocks == 1 else size2 * two.r)
+        form = size1 * one.r * one.t + size2 * two.r * two.t
+        cost = sum(2 * (FORM * form + MULTIPLY * area) * c * k for c, k in layers)
+        work = (CORES + 1 if sizes.cpu else 1) * (gradient * sides + area)
+    diagonal = panels1 if sizes.mirror else 0
+    cost = cost * (blocks - diagonal + share * diagonal)
+
+    m, depth = sizes.width, sizes.depth
+    coordinates = max(one.coordinates, two.coordinates)
+    found = panels1 + (0 if sizes.mirror else panels2) if keep else panels1 + blocks
+    states = size1 * max(one.t, two.t) * m * depth
+    cost += found * BACKPROPAGATE * 2 * states * m * (2 + coordinates)
+    stored = [
+        sum(side.r * side.t * c + side.t * k for c, k in layers) + side.r * m * depth
+        for side in (one, two)
+    ]
+    if keep:
+        store = one.n * stored[0] + (0 if sizes.mirror else two.n * stored[1])
+    else:
+        store = size1 * stored[0] + size2 * stored[1]
+    transient = states * (6 + 3 * coordinates) + 4 * m * m * depth
+    memory = sizes.itemsize * (store + max(transient, work) + 3 * area)
+    return replace(chosen, cost=float(cost), memory=int(memory))
