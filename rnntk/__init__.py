@@ -2,23 +2,32 @@
 
 __version__ = "0.1.0"
 
-from rnntk import activations, bounds, datasets, interop, plot, predict, spectrum, train
+from rnntk import activations, bounds, datasets, interop, planning, plot, predict, spectrum, train
+from rnntk.cells import cell_kernel
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
+from rnntk.ensemble import Ensemble, empirical_ensemble
 from rnntk.infinite import infinite_kernel
 from rnntk.kernel import Kernel
+from rnntk.operators import EmpiricalOperator, empirical_operator
 from rnntk.sequences import pad
 
 __all__ = [
     "ElmanRNN",
+    "EmpiricalOperator",
+    "Ensemble",
     "Kernel",
     "activations",
     "bounds",
+    "cell_kernel",
     "datasets",
+    "empirical_ensemble",
     "empirical_kernel",
+    "empirical_operator",
     "infinite_kernel",
     "interop",
     "pad",
+    "planning",
     "plot",
     "predict",
     "spectrum",

@@ -120,9 +120,8 @@ def plan(
         raise ValueError(
             f"memory_limit must be a positive whole number of bytes, got {memory_limit!r}."
         )
-    device = next(iter(x1.devices())) if is_concrete(x1) else jax.devices()[0]
-    limit = _default_limit(device) if memory_limit is None else int(memory_limit)
-    sizes = _sizes(rnn, params, x1, x2, outputs, device.platform == "cpu")
+    limit = default_limit(x1) if memory_limit is None else int(memory_limit)
+    sizes = _sizes(rnn, params, x1, x2, outputs)
     wanted = METHODS[1:] if method == "auto" else (method,)
     plans = [_largest(sizes, name, limit) for name in wanted]
     fitting = [found for found in plans if found.memory <= limit]
@@ -134,16 +133,19 @@ def plan(
     return min(fitting, key=lambda found: found.cost)
 
 
-def _default_limit(device: jax.Device) -> int:
-    """A quarter of the device's memory."""
+def _device(x: Array) -> jax.Device:
+    return next(iter(x.devices())) if is_concrete(x) else jax.devices()[0]
+
+
+def default_limit(x: Array) -> int:
+    """A quarter of the memory, in bytes, of the device that holds ``x``."""
+    device = _device(x)
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     return (device.memory_stats() or {}).get("bytes_limit", 2**32) // 4
 
 
-def _sizes(
-    rnn: ElmanRNN, params: Params, x1: Array, x2: Array | None, outputs: str, cpu: bool
-) -> Sizes:
+def _sizes(rnn: ElmanRNN, params: Params, x1: Array, x2: Array | None, outputs: str) -> Sizes:
     o, m = networks(rnn, params)[0]["V"].shape
     directions = 2 if rnn.bidirectional else 1
     groups = {"W": m, "b": 1}
@@ -166,28 +168,28 @@ def _sizes(
         rnn.depth * directions,
         tuple(layers) * directions if layers[0][1] else (),
         x1.dtype.itemsize,
-        cpu,
+        _device(x1).platform == "cpu",
     )
 
 
 def _largest(sizes: Sizes, method: str, limit: int) -> Plan:
-    """The plan of the largest panels that fit, or the smallest one if none does.
+    """The plan of the largest panels that fit, or the smallest one if none does."""
+    found = [_fitting(sizes, method, keep, limit) for keep in (True, False)]
+    return min(found, key=lambda plan: (plan.memory > limit, plan.cost))
 
-    Kept factors come first, as they save all backpropagation but one.
-    """
-    found = None
-    for keep in (True, False):
-        panel = min(PANEL, max(sizes.one.n, sizes.two.n))
-        while panel:
-            units = min(128, max(16, 4096 // panel)) if sizes.cpu else 64
-            while units:
-                found = _at(sizes, method, panel, keep, units)
-                if found.memory <= limit:
-                    return found
-                units = 0 if method == "gram" else units // 2
-            panel //= 2
-    assert found is not None
-    return found
+
+def _fitting(sizes: Sizes, method: str, keep: bool, limit: int) -> Plan:
+    panel = min(PANEL, max(sizes.one.n, sizes.two.n))
+    while True:
+        units = min(128, max(16, 4096 // panel)) if sizes.cpu else 64
+        while True:
+            found = _at(sizes, method, panel, keep, units)
+            if found.memory <= limit or method == "gram" or units == 1:
+                break
+            units //= 2
+        if found.memory <= limit or panel == 1:
+            return found
+        panel //= 2
 
 
 def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
@@ -214,15 +216,17 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
         sides = size1 * one.r + (0 if sizes.mirror and blocks == 1 else size2 * two.r)
         form = size1 * one.r * one.t + size2 * two.r * two.t
         cost = sum(2 * (FORM * form + MULTIPLY * area) * c * k for c, k in layers)
-        work = (CORES + 1 if sizes.cpu else 1) * (gradient * sides + area)
+        reads = max(size1 * one.t, size2 * two.t) * max((k for _, k in layers), default=0)
+        work = (CORES + 1 if sizes.cpu else 1) * (2 * gradient * sides + reads + area)
     diagonal = panels1 if sizes.mirror else 0
     cost = cost * (blocks - diagonal + share * diagonal)
 
     m, depth = sizes.width, sizes.depth
     coordinates = max(one.coordinates, two.coordinates)
     found = panels1 + (0 if sizes.mirror else panels2) if keep else panels1 + blocks
-    states = size1 * max(one.t, two.t) * m * depth
-    cost += found * BACKPROPAGATE * 2 * states * m * (2 + coordinates)
+    states = max(size1, size2) * max(one.t, two.t) * m * depth
+    # below 32 sequences, reading the weights takes the time
+    cost += found * BACKPROPAGATE * 2 * max(1, 32 / size1) * states * m * (2 + coordinates)
     stored = [
         sum(side.r * side.t * c + side.t * k for c, k in layers) + side.r * m * depth
         for side in (one, two)

@@ -1,6 +1,7 @@
 """Empirical kernels against the Jacobian of the network, formed in full."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 
 from rnntk import ElmanRNN, empirical_kernel
+from rnntk.planning import plan
 
 LENGTHS = np.array([4, 2, 1]), np.array([5, 5, 3, 1])
 GRID = [
-    config
+    pytest.param(*config, marks=[pytest.mark.slow] if i % 3 else [])
     for i, config in enumerate(
         itertools.product(
             ("last", "mean", "sequence"),
@@ -89,6 +91,42 @@ def test_activations_and_symmetric_calls(activation):
     assert (kernel.nngp == kernel.nngp.T).all()
 
 
+def least(rnn, params, *batches, method):
+    """The least memory limit that a call accepts."""
+    with pytest.raises(ValueError, match="memory_limit must be at least") as refusal:
+        empirical_kernel(rnn, params, *batches, method=method, memory_limit=1)
+    return int(re.search(r"at least ([\d,]+) bytes", str(refusal.value)).group(1).replace(",", ""))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "method, readout",
+    [
+        ("gram", "last"),
+        ("jacobian", "last"),
+        pytest.param("gram", "sequence", marks=pytest.mark.slow),
+        pytest.param("jacobian", "sequence", marks=pytest.mark.slow),
+    ],
+)
+def test_any_memory_that_is_accepted_gives_the_same_kernel(method, readout):
+    rnn = ElmanRNN(b_std=0.2, readout=readout)
+    params = rnn.init(jax.random.key(0), input_dim=3, width=6)
+    x1, x2 = tokens(5, 4, 2), tokens(3, 2, 3)
+    for batches in ((x1,), (x1, x2)):
+        expected = brute_force(rnn, params, x1, batches[-1], None, None, None)[..., 0, 0]
+        smallest = least(rnn, params, *batches, method=method)
+        panels = set()
+        for limit in (smallest, 2 * smallest, 3 * smallest):
+            panels.add(plan(rnn, params, *map(jnp.asarray, batches), memory_limit=limit).panel)
+            found = empirical_kernel(rnn, params, *batches, method=method, memory_limit=limit)
+            np.testing.assert_allclose(found.ntk, expected, rtol=1e-12, atol=1e-12)
+            if len(batches) == 1:
+                half = found.ntk.ndim // 2
+                swapped = jnp.moveaxis(found.ntk, range(half), range(half, 2 * half))
+                assert (found.ntk == swapped).all()
+        assert len(panels) > 1
+
+
 @pytest.mark.usefixtures("x64")
 def test_conjugate_kernel_is_the_kernel_of_the_readout_weights():
     rnn = ElmanRNN(v_std=0.7)
@@ -120,6 +158,11 @@ def test_bad_input():
         empirical_kernel(rnn, params, x, outputs="all")
     with pytest.raises(ValueError, match=r"method must be one of .* got 'fast'"):
         empirical_kernel(rnn, params, x, method="fast")
+    for limit in (0, 1.5, "1GB"):
+        with pytest.raises(ValueError, match=r"memory_limit must be a positive whole number"):
+            empirical_kernel(rnn, params, x, memory_limit=limit)
+    with pytest.raises(ValueError, match=r"must be at least [\d,]+ bytes for method='jacobian'"):
+        empirical_kernel(rnn, params, x, method="jacobian", memory_limit=10)
     with pytest.raises(ValueError, match="x2 must have shape"):
         empirical_kernel(rnn, params, x, x[0])
     with pytest.raises(FloatingPointError, match="overflows float32"):

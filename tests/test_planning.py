@@ -1,0 +1,96 @@
+"""Plans against operations counted by hand, and what they promise of memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnntk import ElmanRNN
+from rnntk.planning import plan
+
+
+def planned(n, t, m, o=1, n2=None, **options):
+    rnn = ElmanRNN(readout=options.pop("readout", "last"))
+    params = jax.eval_shape(
+        lambda key: rnn.init(key, input_dim=8, width=m, output_dim=o), jax.random.key(0)
+    )
+    x1 = jnp.zeros((n, t, 8), jnp.float32)
+    x2 = None if n2 is None else jnp.zeros((n2, t, 8), jnp.float32)
+    return plan(rnn, params, x1, x2, **options)
+
+
+# Crossovers measured with benchmarks/empirical.py, in the direction in which they are clear.
+@pytest.mark.parametrize(
+    "n, t, m, method",
+    [
+        (64, 16, 256, "gram"),
+        (128, 16, 512, "gram"),
+        (256, 10, 1024, "gram"),
+        (512, 20, 2048, "gram"),
+        (128, 64, 512, "jacobian"),
+        (256, 100, 512, "jacobian"),
+        (64, 200, 128, "jacobian"),
+    ],
+)
+def test_choice(n, t, m, method):
+    assert planned(n, t, m).method == method
+
+
+def test_choice_is_the_cheaper_one():
+    for t in (2, 8, 20, 50):
+        costs = {name: planned(100, t, 300, method=name).cost for name in ("gram", "jacobian")}
+        assert planned(100, t, 300).method == min(costs, key=costs.get)
+
+
+def test_costs_grow_as_the_operations_do():
+    # 2 n1 n2 t1 t2 (c + k) against 2 n1 n2 c k, once these dominate
+    large = {"n2": 2000, "m": 1024}
+    gram = [planned(2000, t, method="gram", **large).cost for t in (40, 80)]
+    assert gram[1] / gram[0] == pytest.approx(4, rel=0.1)
+    jacobian = [planned(2000, 4, m, n2=2000, method="jacobian").cost for m in (2048, 4096)]
+    assert jacobian[1] / jacobian[0] == pytest.approx(4, rel=0.1)
+    # several outputs that are averaged cost as many signals, but no more reads
+    one, three = (planned(2000, 40, 1024, o=o, n2=2000, method="gram").cost for o in (1, 3))
+    assert three / one == pytest.approx(2, rel=0.1)
+
+
+def test_memory_limit_bounds_the_plan():
+    free = planned(2000, 20, 256)
+    for limit in (free.memory // 2, free.memory // 8):
+        tight = planned(2000, 20, 256, memory_limit=limit)
+        assert tight.memory <= limit
+        assert tight.cost >= free.cost
+    with pytest.raises(
+        ValueError, match=r"memory_limit must be at least [\d,]+ bytes .* got 1,000"
+    ):
+        planned(2000, 20, 256, memory_limit=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gram", "jacobian"])
+def test_memory_of_the_parts_is_within_the_plan(method):
+    """XLA's own figures for the temporary buffers of the compiled parts."""
+    from rnntk.backprop import Batch, gradients
+    from rnntk.contraction import _rows, gram
+    from rnntk.parallel import CORES
+
+    rnn, n, t, m = ElmanRNN(), 96, 12, 128
+    params = rnn.init(jax.random.key(0), input_dim=8, width=m)
+    x = jnp.zeros((n, t, 8), jnp.float32)
+    chosen = plan(rnn, params, x, method=method)
+    batch = Batch(x, None, None)
+
+    def held(lowered):
+        found = lowered.compile().memory_analysis()
+        return found.temp_size_in_bytes + found.output_size_in_bytes
+
+    pulled = held(gradients.lower(rnn, params, batch, average=True))
+    factors = gradients(rnn, params, batch, average=True).layers
+    stored = sum(v.nbytes for v in jax.tree.leaves(factors))
+    if method == "gram":
+        work = held(gram.lower(factors, factors, tile=chosen.tile, mirror=True))
+    else:
+        firsts = np.arange(0, m, chosen.units)
+        rows = _rows.lower(*factors, *factors, firsts, size=chosen.units, mirror=True)
+        work = CORES * held(rows)
+    assert max(pulled, stored + work) <= chosen.memory
