@@ -2,17 +2,17 @@
 
     python benchmarks/empirical.py [--rows 64,16,256;128,16,512] [--peers all] [--out FILE.json]
 
-A row is n, t, m: sequences, steps and width of a relu network, last step, tokens of size 8, float32;
-a fourth number is the number of outputs (1). Peers, each in a process of its own:
+A row is n, t, m: sequences, steps and width of a relu network, last step, tokens of size 8,
+float32; a fourth number is that of the outputs (1). Peers, each in a process of its own:
 
 - ``jacrev``: a vmapped ``jax.jacrev`` of one sequence, contracted by one matrix product;
 - ``nt1``, ``nt2``: neural-tangents by Jacobian contraction (1) and NTK-vector products (2);
 - ``torch``: ``torch.func.jacrev`` under ``vmap``, contracted likewise, where PyTorch is installed.
 
-Operations of ours, counted by hand for the method that is chosen: n^2 t^2 (2 m + 9) for ``gram`` and
-2 n t m^2 + n^2 m^2 for ``jacobian``, with symmetry, to which 6 n t m^2 of the two passes add. The
-ceiling is a matrix product of size 2048, in the same process. Peak memory is that of the process,
-less what it was before the first call.
+Operations of ours, counted by hand for the method that is chosen: n^2 t^2 (2 m + 9) for ``gram``
+and 2 n t m^2 + n^2 m^2 for ``jacobian``, with symmetry, to which 6 n t m^2 of the two passes add.
+The ceiling is a matrix product of size 2048 in the main process. Peak memory is that of the
+process, less what it was before the first call.
 """
 
 import argparse
