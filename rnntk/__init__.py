@@ -2,7 +2,17 @@
 
 __version__ = "0.1.0"
 
-from rnntk import activations, bounds, datasets, plot, predict, spectrum, train
+from rnntk import (
+    activations,
+    bounds,
+    certified,
+    datasets,
+    plot,
+    predict,
+    spectrum,
+    train,
+    verification,
+)
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
 from rnntk.infinite import infinite_kernel
@@ -14,6 +24,7 @@ __all__ = [
     "Kernel",
     "activations",
     "bounds",
+    "certified",
     "datasets",
     "empirical_kernel",
     "infinite_kernel",
@@ -22,4 +33,5 @@ __all__ = [
     "predict",
     "spectrum",
     "train",
+    "verification",
 ]
