@@ -17,7 +17,7 @@ from jaxtyping import Float
 ROUNDOFF = Fraction(1, 2**53)
 _TINY = Fraction(1, 2**1022)  # what any one operation may lose below the normal range
 _ROWS = 256  # of absolute values formed at a time
-_ROUNDS = 3  # of a better estimate from the factor, where the given one was poor
+_ROUNDS = 6  # of a better estimate from the factor, where the given one was poor
 _SCALES = 2.0**-400, 2.0**400  # magnitudes at which no product over- or underflows
 
 
@@ -58,8 +58,7 @@ def enclose(
     largest = max(float(A.max()), -float(A.min()))
     if largest == 0:
         return Interval(round_down(-Fraction(absolute)), round_up(Fraction(absolute)), 0.0)
-    power = 0 if _SCALES[0] <= largest <= _SCALES[1] else -math.frexp(largest)[1]
-    scaled = np.ldexp(A, power) if power else A
+    scaled, power = rescaled(A, largest)
     unit = Fraction(2) ** -power
     norm = frobenius_norm(scaled)
     lower, upper, value = -norm, norm, math.ldexp(estimate, power)
@@ -75,6 +74,14 @@ def enclose(
     low, high = round_down((lower - radius) * unit), round_up((upper + radius) * unit)
     middle = round_down(Fraction(value) * unit)
     return Interval(low, high, min(max(middle, low), high))
+
+
+def rescaled(A: Float[np.ndarray, "n n"], largest: float) -> tuple[np.ndarray, int]:
+    """``A`` times a power of two, and its exponent: 0 unless products could leave the range."""
+    if _SCALES[0] <= largest <= _SCALES[1]:
+        return A, 0
+    power = -math.frexp(largest)[1]
+    return np.ldexp(A, power), power
 
 
 def cholesky(A: Float[np.ndarray, "n n"], diagonal: Float[np.ndarray, " n"]) -> np.ndarray | None:

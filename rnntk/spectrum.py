@@ -296,16 +296,17 @@ def _by_factorization(A: np.ndarray) -> tuple[float, float]:
     The smallest one from the inverse of A + shift, the shift no larger than it takes to be positive
     definite for Cholesky.
     """
-    n = len(A)
-    largest = float(np.abs(_ritz(lambda v: A @ v, n, -1, 1e-2)).max())
-    if largest == 0:
+    n, entry = len(A), max(float(A.max()), -float(A.min()))
+    if entry == 0:
         return 0.0, 0.0
+    A, power = rump.rescaled(A, entry)
+    largest = float(np.abs(_ritz(lambda v: A @ v, n, -1, 1e-2)).max())
     shift = n * 2.0**-53 * largest
     while (factor := rump.cholesky(A, np.diagonal(A) + shift)) is None:
         shift *= 16
-    with np.errstate(all="ignore"):
-        inverse = _ritz(lambda v: rump.solve(factor, v), n, -1, 1e-4)
-    return 1 / float(inverse[-1]) - shift, largest
+    inverse = _ritz(lambda v: rump.solve(factor, v), n, -1, 1e-4)
+    smallest = 1 / float(inverse[-1]) - shift
+    return math.ldexp(smallest, -power), math.ldexp(largest, -power)
 
 
 def _ritz(
@@ -320,7 +321,7 @@ def _ritz(
     basis = np.empty((steps, n))
     diagonal, beside = np.empty(steps), np.empty(steps)
     q = np.random.default_rng(0).standard_normal(n)
-    q /= np.linalg.norm(q)
+    q /= scipy.linalg.norm(q)  # BLAS's, whose squares do not overflow
     values, check = np.zeros(1), 2
     for k in range(steps):
         basis[k] = q
@@ -328,7 +329,7 @@ def _ritz(
         diagonal[k] = q @ w
         for _ in range(2):  # once leaves what rounding has made of it
             w = w - (basis[: k + 1] @ w) @ basis[: k + 1]
-        beside[k] = np.linalg.norm(w)
+        beside[k] = scipy.linalg.norm(w)
         if k + 1 in (check, steps) or beside[k] == 0:
             values, vectors = scipy.linalg.eigh_tridiagonal(diagonal[: k + 1], beside[:k])
             if beside[k] * abs(vectors[-1, end]) <= tolerance * np.abs(values).max():
