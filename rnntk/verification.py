@@ -21,7 +21,7 @@ Cells = dict[tuple[int, int], Any]
 def verify(certificate: Any) -> bool:
     """Whether the enclosure that a certificate states can be proved from the data it holds.
 
-    Slow and simple: about 150 microseconds for a step of a pair of sequences, and (n/100)^3
+    Slow and simple: about 300 microseconds for a step of a pair of sequences, and (n/100)^3
     seconds for the matrix, more at higher precision.
 
     Args:
