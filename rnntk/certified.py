@@ -18,7 +18,7 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from rnntk import balls, gram, rump, sequences
+from rnntk import balls, gram, lanczos, rump, sequences
 from rnntk.activations import resolve
 from rnntk.elman import STDS, ElmanRNN
 
@@ -163,7 +163,7 @@ def certify(
 
 def _certify_matrix(matrix: ArrayLike) -> Certificate:
     A, relative, absolute = gram.with_uncertainty(matrix)
-    interval = rump.enclose(A, scipy.linalg.eigvalsh(A)[0], relative, absolute)
+    interval = rump.enclose(A, lanczos.ends(A).smallest, relative, absolute)
     return Certificate(
         lower=interval.lower,
         upper=interval.upper,
@@ -259,7 +259,7 @@ def _weyl(matrix: list[list[Any]]) -> tuple[Fraction, Fraction] | None:
     middle, radius, unit = _rounded(matrix)
     if not math.isfinite(radius):
         return None
-    interval = rump.enclose(middle, scipy.linalg.eigvalsh(middle)[0], absolute=radius)
+    interval = rump.enclose(middle, lanczos.ends(middle).smallest, absolute=radius)
     return Fraction(interval.lower) * unit, Fraction(interval.upper) * unit
 
 
@@ -272,7 +272,8 @@ def _inverse(matrix: list[list[Any]]) -> tuple[Fraction, Fraction] | None:
     middle, radius, unit = _rounded(inverse)
     if not math.isfinite(radius):
         return None
-    negative = rump.enclose(-middle, -scipy.linalg.eigvalsh(middle)[-1], absolute=radius)
+    np.negative(middle, out=middle)
+    negative = rump.enclose(middle, scipy.linalg.eigvalsh(middle)[0], absolute=radius)
     if negative.upper >= 0:
         return None
     return 1 / (Fraction(-negative.lower) * unit), 1 / (Fraction(-negative.upper) * unit)

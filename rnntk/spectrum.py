@@ -16,7 +16,7 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from rnntk import gram, rump
+from rnntk import gram, lanczos, rump
 from rnntk.certified import Certificate, certify
 
 __all__ = [
@@ -31,8 +31,6 @@ __all__ = [
 ]
 
 METHODS = ("auto", "dense", "cholesky", "lanczos")
-_DENSE = 300  # rows up to which all eigenvalues cost no more than two factorizations and a search
-_STEPS = 400  # of Lanczos; as many vectors are kept
 
 
 @dataclass(frozen=True)
@@ -216,24 +214,18 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
     dtype, n = np.asarray(K).dtype, len(A)
     if method == "lanczos":
         return _from_above(lambda v: A @ v, n, dtype)
-    if method == "auto":
-        method = "dense" if n <= _DENSE else "cholesky"
-    if method == "dense":
-        values = scipy.linalg.eigvalsh(A, check_finite=False)
-        estimate, largest = float(values[0]), float(np.abs(values).max())
-    else:
-        estimate, largest = _by_factorization(A)
-    interval = rump.enclose(A, estimate, relative, absolute)
+    ends = lanczos.ends(A, method)
+    interval = rump.enclose(A, ends.smallest, relative, absolute)
     # in the cholesky method the estimate is what Lanczos has come to, and the quotient finishes it
-    value = estimate if method == "dense" else interval.value
+    value = ends.smallest if ends.method == "dense" else interval.value
     value = min(max(value, interval.lower), interval.upper)
     return MinEigenvalue(
         value=value,
         lower=interval.lower,
         upper=interval.upper,
-        method=method,
+        method=ends.method,
         certified=math.isfinite(interval.lower) and math.isfinite(interval.upper),
-        resolved=abs(value) > n * 2 * gram.unit_roundoff(dtype) * largest,
+        resolved=abs(value) > n * 2 * gram.unit_roundoff(dtype) * ends.largest,
     )
 
 
@@ -278,7 +270,7 @@ def _from_above(
 ) -> MinEigenvalue:
     """Lanczos on the matrix itself, to what its dtype resolves."""
     eps = 2 * gram.unit_roundoff(dtype)
-    values = _ritz(product, n, 0, eps**0.75)
+    values = lanczos.ritz(product, n, 0, eps**0.75)
     value, floor = float(values[0]), n * eps * float(np.abs(values).max())
     return MinEigenvalue(
         value=value,
@@ -288,52 +280,3 @@ def _from_above(
         certified=False,
         resolved=abs(value) > floor,
     )
-
-
-def _by_factorization(A: np.ndarray) -> tuple[float, float]:
-    """Estimates of the smallest eigenvalue and of the largest magnitude, by Lanczos.
-
-    The smallest one from the inverse of A + shift, the shift no larger than it takes to be positive
-    definite for Cholesky.
-    """
-    n, entry = len(A), max(float(A.max()), -float(A.min()))
-    if entry == 0:
-        return 0.0, 0.0
-    A, power = rump.rescaled(A, entry)
-    largest = float(np.abs(_ritz(lambda v: A @ v, n, -1, 1e-2)).max())
-    shift = n * 2.0**-53 * largest
-    while (factor := rump.cholesky(A, np.diagonal(A) + shift)) is None:
-        shift *= 16
-    inverse = _ritz(lambda v: rump.solve(factor, v), n, -1, 1e-4)
-    smallest = 1 / float(inverse[-1]) - shift
-    return math.ldexp(smallest, -power), math.ldexp(largest, -power)
-
-
-def _ritz(
-    product: Callable[[np.ndarray], np.ndarray], n: int, end: int, tolerance: float
-) -> Float[np.ndarray, " k"]:
-    """Ritz values, ascending, of Lanczos from a random vector, every vector kept orthogonal.
-
-    They lie between the extreme eigenvalues. Stops when the residual of the one at ``end`` falls
-    below ``tolerance`` times the largest magnitude.
-    """
-    steps = min(n, _STEPS)
-    basis = np.empty((steps, n))
-    diagonal, beside = np.empty(steps), np.empty(steps)
-    q = np.random.default_rng(0).standard_normal(n)
-    q /= scipy.linalg.norm(q)  # BLAS's, whose squares do not overflow
-    values, check = np.zeros(1), 2
-    for k in range(steps):
-        basis[k] = q
-        w = product(q)
-        diagonal[k] = q @ w
-        for _ in range(2):  # once leaves what rounding has made of it
-            w = w - (basis[: k + 1] @ w) @ basis[: k + 1]
-        beside[k] = scipy.linalg.norm(w)
-        if k + 1 in (check, steps) or beside[k] == 0:
-            values, vectors = scipy.linalg.eigh_tridiagonal(diagonal[: k + 1], beside[:k])
-            if beside[k] * abs(vectors[-1, end]) <= tolerance * np.abs(values).max():
-                break
-            check += 1 + check // 4
-        q = w / beside[k]
-    return values

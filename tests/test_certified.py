@@ -265,6 +265,7 @@ GIVEN = [
     np.ones((3, 3)),
     (draw(1, 9, 12)[0] @ draw(1, 9, 12)[0].T).astype(np.float32),
 ]
+LARGE = draw(1, 320, 330)[0]
 
 
 @pytest.mark.parametrize("matrix", GIVEN, ids=range(len(GIVEN)))
@@ -274,6 +275,13 @@ def test_certificates_of_given_matrices(matrix, tmp_path):
     assert (certificate.lower, certificate.upper) == (result.lower, result.upper)
     certificate.save(tmp_path / "certificate.npz")
     assert verify(Certificate.load(tmp_path / "certificate.npz"))
+
+
+def test_certificates_follow_the_choice_of_the_method():
+    A = LARGE @ LARGE.T
+    certificate, result = certify(A), rnntk.spectrum.min_eigenvalue(A)
+    assert result.method == "cholesky"
+    assert (certificate.lower, certificate.upper) == (result.lower, result.upper)
 
 
 def lies(certificate):
