@@ -34,7 +34,7 @@ class Certificate:
 
     Attributes:
         lower: lower end of the enclosure.
-        upper: upper end of the enclosure.
+        upper: upper end of the enclosure; infinite if no precision up to ``max_bits`` gave one.
         radius: largest uncertainty of an entry of the matrix that was enclosed.
         bits: precision of the arithmetic that made the entries; 53 for a given matrix.
         method: ``"weyl"``, from the entries rounded to float64; ``"inverse"``, from an enclosure of
@@ -194,7 +194,7 @@ def _certify_kernel(
     return Certificate(
         lower=rump.round_down(found.low),
         upper=math.inf if found.high is None else rump.round_up(found.high),
-        radius=rump.round_up(found.radius),
+        radius=math.inf if found.radius is None else rump.round_up(found.radius),
         bits=found.bits,
         method=found.method,
         n=int(lengths.sum()) if rnn.readout == "sequence" else len(tokens),
@@ -205,11 +205,11 @@ def _certify_kernel(
 
 
 class _Found(NamedTuple):
-    """What :func:`_search` knows in the end."""
+    """What :func:`_search` knows in the end; None is infinity."""
 
     low: Fraction
     high: Fraction | None
-    radius: Fraction
+    radius: Fraction | None
     bits: int
     method: str
 
@@ -222,7 +222,10 @@ def _search(
     while True:
         with balls.flint().ctx.workprec(bits):
             matrix = balls.ntk(rnn, tokens, lengths, bits)
-            radius = _fraction(max(v.rad() for row in matrix for v in row))
+            entries = [v for row in matrix for v in row]
+            # the root of a ball that reaches below zero is not finite
+            finite = all(v.is_finite() for v in entries)
+            radius = _fraction(max(v.rad() for v in entries)) if finite else None
             if any(matrix[i][i].is_zero() for i in range(len(matrix))):
                 return _Found(Fraction(0), Fraction(0), radius, bits, "singular")
             for name, attempt in (("weyl", _weyl), ("inverse", _inverse)):

@@ -52,8 +52,9 @@ def verify(certificate: Any) -> bool:
     lengths = [int(length) for length in certificate.lengths]
     whole, unit = _whole(np.asarray(certificate.data))
     tokens = [x[:t] for x, t in zip(whole, lengths, strict=True)]
-    if certificate.lower <= 0 and certificate.upper == 0:  # a Gram matrix is never negative
-        return _has_equal_rows(certificate.network, tokens)
+    # a Gram matrix has no negative eigenvalue
+    if certificate.lower <= 0 and _has_equal_rows(certificate.network, tokens):
+        return bool(certificate.upper >= 0)
     return any(
         _proved(certificate, *_kernel(certificate.network, tokens, unit, bits), bits)
         for bits in _PRECISIONS
@@ -80,6 +81,8 @@ def _proved(
         inverse = _inverse_factor(middle, (lower + radius) / unit, bits)
         if inverse is None or not _positive(middle, (lower + radius) / unit, inverse):
             return False
+    if min(np.diagonal(middle)) * unit <= upper - radius:
+        return True
     # a shift below the interval makes a factor in any case, and the eigenvector dominates
     inverse = _inverse_factor(middle, (2 * lower - upper - radius) / unit, bits)
     if inverse is None:

@@ -204,6 +204,8 @@ def singular(kind):
         x[3] = 2 * x[0]
     if kind == "few features":
         return ElmanRNN("linear"), draw(7, 3, 2)
+    if kind == "nothing trained":
+        return ElmanRNN(trainable=("b",)), x
     if kind == "common first token":
         x[:, 0] = x[0, 0]
         return ElmanRNN(readout="sequence"), x
@@ -212,7 +214,15 @@ def singular(kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["duplicate", "negative zero", "silent", "scaled", "few features", "common first token"],
+    [
+        "duplicate",
+        "negative zero",
+        "silent",
+        "scaled",
+        "few features",
+        "nothing trained",
+        "common first token",
+    ],
 )
 def test_singular_kernels_are_never_certified_positive(kind):
     rnn, x = singular(kind)
@@ -241,6 +251,13 @@ def test_a_precision_that_does_not_suffice_is_said_by_a_wide_enclosure():
     assert fine.bits > coarse.bits == 128
     assert coarse.lower <= fine.lower <= fine.upper <= coarse.upper
     assert fine.radius < coarse.radius
+    # where even the entries' balls are not finite
+    x = 1e30 * np.concatenate([draw(3, 4, 2), 2 * draw(3, 4, 2)])
+    coarse = certify(ElmanRNN("erf"), x, max_bits=128)
+    assert (coarse.lower, coarse.upper, coarse.radius) == (0, np.inf, np.inf)
+    assert not verify(coarse)
+    fine = certify(ElmanRNN("erf"), x)
+    assert 0 < fine.lower < fine.upper < np.inf
 
 
 def test_extreme_scales():
