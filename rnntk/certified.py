@@ -171,7 +171,7 @@ def _certify_matrix(matrix: ArrayLike) -> Certificate:
         bits=53,
         method="cholesky",
         n=len(A),
-        data=A,
+        data=A.copy(),
         lengths=np.zeros(0, int),
         network={},
         relative=relative,

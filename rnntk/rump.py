@@ -61,7 +61,8 @@ def enclose(
     scaled, power = rescaled(A, largest)
     unit = Fraction(2) ** -power
     norm = frobenius_norm(scaled)
-    lower, upper, value = -norm, norm, math.ldexp(estimate, power)
+    lower, upper = -norm, norm
+    value = min(max(math.ldexp(estimate, power), -float(norm)), float(norm))
     for _ in range(_ROUNDS):
         bound, factor, first = _lower_bound(scaled, value, float(norm))
         x = _smallest_vector(scaled, factor)
