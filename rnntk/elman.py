@@ -273,6 +273,41 @@ class ElmanRNN:
         check_params(self, params, x.shape[-1])
         return forward(self, params, x, lengths, key).output
 
+    def stax(
+        self, width: int, output_dim: int = 1
+    ) -> tuple[Callable[..., Any], Callable[..., Array], Callable[..., Any]]:
+        """The network as the triple of functions that neural-tangents works on.
+
+        ``init_fn(key, input_shape)`` returns the output's shape and :meth:`init`'s parameters;
+        ``apply_fn(params, x)`` is :meth:`apply`, whose untrained groups get zero gradients;
+        ``kernel_fn(x1, x2=None, get=None)`` is the kernel at infinite width: an array for ``get``
+        "ntk" or "nngp", a namedtuple for a tuple of them, and both for ``None``. Sequences have
+        their axis first everywhere: the kernels of the "sequence" readout are (n1, n2, t1, t2).
+
+        ``apply_fn`` and ``kernel_fn`` take ``lengths``, for two batches a tuple of both. Under
+        ``jit``, and so in ``nt.batch``, values are not checked and an overflow shows as infinity.
+
+        Args:
+            width: number of hidden units m of every layer.
+            output_dim: number of outputs o.
+
+        Returns:
+            ``(init_fn, apply_fn, kernel_fn)``, for ``nt.predict``, ``nt.batch``,
+            ``nt.monte_carlo_kernel_fn``, ``nt.linearize`` and ``nt.empirical_ntk_fn``.
+
+        Raises:
+            ValueError: if a size is not a positive integer, or for independent initial states.
+
+        Example:
+            >>> import jax.numpy as jnp, rnntk
+            >>> init_fn, apply_fn, kernel_fn = rnntk.ElmanRNN().stax(width=64, output_dim=2)
+            >>> kernel_fn(jnp.ones((5, 4, 3)), None, "ntk").shape
+            (5, 5)
+        """
+        from rnntk.stax import stax  # stands above this module, like all that use networks
+
+        return stax(self, width, output_dim)
+
 
 def _flatten(rnn: ElmanRNN) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
     leaves = tuple((jax.tree_util.GetAttrKey(name), getattr(rnn, name)) for name in STDS)
