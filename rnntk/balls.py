@@ -80,7 +80,7 @@ class Enclosed:
             for i in range(n):
                 for j in range(i):
                     a, b, c = matrix[i, i], matrix[j, j], matrix[i, j]
-                    pairs.append(((a + b) / 2 - (((a - b) / 2) ** 2 + c * c).sqrt()).upper())
+                    pairs.append(((a + b) / 2 - _root((a - b) * (a - b) / 4 + c * c)).upper())
             bounds["pair"] = min(pairs)
             vector = np.frompyfunc(lambda v: self.flint.arb(float(v)), 1, 1)(
                 residual(self.floats(matrix))
@@ -124,6 +124,13 @@ def frames(rnn: ElmanRNN, x: np.ndarray, flint: Any) -> Iterator[tuple[Points, .
     cells = [(s, s) for s in range(t)]
     if rnn.readout != "last":
         cells += [(s, r) for s in range(t) for r in range(t) if s != r]
+    # Sequences that are equal up to a step have correlation 1 there, exactly: a ball around 1
+    # would lose half of its digits a step.
+    equal = np.stack(
+        [(x[:, None, : s + 1] == x[None, :, : s + 1]).all(axis=(2, 3)) for s in range(t)]
+    )
+    if rnn.initial_state == "independent":
+        equal = equal & np.eye(n, dtype=bool)
     raw: dict[tuple[int, int, int], tuple[Balls, ...]] = {}
     for s, r in cells:
         gram = tokens[:, s].dot(tokens[:, r].T) / fan_in
@@ -137,7 +144,9 @@ def frames(rnn: ElmanRNN, x: np.ndarray, flint: Any) -> Iterator[tuple[Points, .
             if s == r:
                 variances[layer][s] = np.diagonal(covariance)
             a, other = variances[layer][s], variances[layer][r]
-            correlation, state, slope = _moments(rnn, flint, covariance, a, other, s == r)
+            correlation, state, slope = _moments(
+                rnn, flint, covariance, a, other, equal[s] if s == r else np.zeros((n, n), bool)
+            )
             states[layer][s, r], backs[layer][s, r] = state, slope * tangent
             raw[layer, s, r] = covariance, correlation, tangent, state, slope
             gram, back_below = state, u2 * backs[layer][s, r]
@@ -177,23 +186,22 @@ def _decay(r: Any) -> float:
 
 
 def _moments(
-    rnn: ElmanRNN, flint: Any, covariance: Balls, a: Balls, other: Balls, same: bool
+    rnn: ElmanRNN, flint: Any, covariance: Balls, a: Balls, other: Balls, equal: np.ndarray
 ) -> tuple[Balls, Balls, Balls]:
     """Correlation, E phi phi' and E of the derivatives' product."""
-    arb, n = flint.arb, len(a)
-    root = np.frompyfunc(lambda v: v.sqrt(), 1, 1)
+    arb = flint.arb
+    root = np.frompyfunc(_root, 1, 1)
     std1, std2 = root(a), root(other)
     scale = np.outer(std1, std2)
     # the covariance with a zero variance is zero, and any correlation will do
     safe = np.frompyfunc(lambda v: arb(1) if v == 0 else v, 1, 1)(scale)
     correlation = np.frompyfunc(lambda v: _clip(arb, v), 1, 1)(covariance / safe)
-    if same:
-        correlation[np.arange(n), np.arange(n)] = arb(1)
+    correlation[equal] = arb(1)
     asin = np.frompyfunc(lambda v: _monotone(arb, v, arb.asin), 1, 1)
     if rnn.phi.homogeneous:
         p, q = (arb(v) for v in parts(rnn.phi))
         angle = asin(correlation) * (2 / arb.pi())
-        cosine = np.frompyfunc(lambda v: (1 - v * v).nonnegative_part().sqrt(), 1, 1)(correlation)
+        cosine = root(1 - correlation * correlation)
         state = p * p * covariance
         state = state + q * q * scale * (correlation * angle + cosine * (2 / arb.pi()))
         return correlation, state, p * p + q * q * angle
@@ -203,6 +211,14 @@ def _moments(
     determinant = r * r - 4 * covariance * covariance
     slope = np.frompyfunc(lambda v: v.rsqrt(), 1, 1)(determinant) * (4 / arb.pi())
     return correlation, state, slope
+
+
+def _root(v: Any) -> Any:
+    """The square root of what a ball holds from 0 on."""
+    if v >= 0:
+        return v.sqrt()
+    arb = type(v)
+    return arb(0).union(arb(max(v.upper(), arb(0))).sqrt())
 
 
 def _clip(arb: Any, r: Any) -> Any:

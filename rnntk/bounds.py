@@ -1,4 +1,4 @@
-"""Bounds on the smallest eigenvalue of the NTK, without small-norm assumptions, and what they imply.
+"""Bounds on the smallest eigenvalue of the NTK, without small norms, and what follows from it.
 
 docs/theory/bounds.md states and proves each. All need one thing of the data: that no two of the
 last pre-activations are parallel.
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Real
 from tqdm import tqdm
 
 from rnntk import gram, powers, schur, sequences, spectrum
@@ -127,12 +127,13 @@ def _rigorous(
             for order in (x, x[:, ::-1])[: 1 + rnn.bidirectional]
         ]
         v2 = real.number(rnn.v_std) ** 2
-        total = 0
+        kernels = []
         for i, direction in enumerate(directions):
             top = direction.top
             one = top.slope * top.tangent + ("V" in rnn.trainable) * top.covariance
-            total = total + v2 * schur.readout(rnn, one, n, i == 1)
-        return schur.lower_bounds(rnn, directions, n, real), real.upper_bounds(total)
+            kernels.append(v2 * schur.readout(rnn, one, n, i == 1))
+        lower = schur.lower_bounds(rnn, directions, n, real)
+        return lower, real.upper_bounds(schur.total(kernels))
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,11 @@ class _Rounded:
             pairs = mean * (1 + self.steps * self.eps) - np.hypot(half_gap, ntk)
             bounds["pair"] = float(pairs[~np.eye(n, dtype=bool)].min())
             vector = schur.residual(ntk)
-            size = float(np.abs(vector) @ np.abs(ntk) @ np.abs(vector))
+            # an entry is known to eps times the mean of its two diagonal entries
+            size = float(np.abs(vector) @ diagonal * np.abs(vector).sum())
             quotient = float(vector @ ntk @ vector) / float(vector @ vector)
             bounds["residual"] = quotient + (n + self.steps) * self.eps * size
-        return bounds
+        return {name: max(0.0, bound) for name, bound in bounds.items()}  # as the eigenvalue is
 
 
 def _frames(
@@ -214,11 +216,11 @@ class Generalization:
         source: where the form comes from, and what is not known of it.
     """
 
-    bound: Float[np.ndarray, "*o"]
-    leading: Float[np.ndarray, "*o"]
+    bound: Float[np.ndarray, "..."]
+    leading: Float[np.ndarray, "..."]
     confidence: float
-    complexity: Float[np.ndarray, "*o"]
-    complexity_error: Float[np.ndarray, "*o"]
+    complexity: Float[np.ndarray, "..."]
+    complexity_error: Float[np.ndarray, "..."]
     min_eigenvalue: spectrum.MinEigenvalue
     source: str
 
@@ -231,7 +233,7 @@ SOURCE = (
 
 
 def generalization(
-    K: Float[ArrayLike, "n n"], y: Float[ArrayLike, "n *o"], delta: float = 0.05
+    K: Float[ArrayLike, "n n"], y: Real[ArrayLike, "n ..."], delta: float = 0.05
 ) -> Generalization:
     r"""Test loss of a wide network trained to fit n samples, with probability at least 1 - delta.
 

@@ -163,9 +163,10 @@ def brackets(decay: Float[np.ndarray, "p p"]) -> tuple[Brackets, Brackets]:
     Args:
         decay: no more than -log|R_ij|, infinite on the diagonal.
     """
-    p, least = len(decay), float(np.min(decay, initial=np.inf))
+    decay = np.minimum(decay, 800.0)  # of which exp(-x) is 0; the slack of a bracket covers it
+    p, least = len(decay), float(decay.min())
     orders = np.arange(16.0)
-    if 0 < least < np.inf:
+    if least > 0:
         # from where the closest pair's bracket is a thousandth to where all are 1 - 1e-3
         first, last = 1e-3 / least, math.log(1e3 * p) / least
         if last > 16:
@@ -174,7 +175,7 @@ def brackets(decay: Float[np.ndarray, "p p"]) -> tuple[Brackets, Brackets]:
     if least == 0:  # parallel points
         none = Brackets(np.zeros(1), np.zeros(1))
         return none, none
-    closest = (p - 1) * np.exp(-orders * least) if p > 1 else np.zeros_like(orders)
+    closest = (p - 1) * np.exp(-orders * least)
     rows = np.array([_row_sum(decay, k) for k in orders])
     return _bracket(orders, rows), _bracket(orders, closest)
 

@@ -6,12 +6,13 @@ matrices, their entrywise product lies above ``product(a, A, b, B)``. docs/theor
 it and each bound. The arithmetic is a parameter: float64 with allowances, or balls.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.linalg
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from rnntk import powers
@@ -39,10 +40,11 @@ class Points:
     slope: Matrix  # Kd
 
 
+@runtime_checkable
 class Arithmetic(Protocol):
     """What the bounds need beyond NumPy's elementwise operations."""
 
-    def number(self, value: float) -> Number:
+    def number(self, value: ArrayLike) -> Number:
         """A number to calculate with."""
 
     def floats(self, values: Vector) -> Float[np.ndarray, " p"]:
@@ -89,10 +91,11 @@ def read(
     w2, u2 = real.number(rnn.w_std) ** 2, real.number(rnn.u_std) ** 2
     layers = [Layer(below={kind: [] for kind in KINDS}) for _ in range(rnn.depth)]
     backs: list[Matrix] = []
+    below: Any
     frame: tuple[Points, ...] = ()
     one = None
     for frame in frames:
-        below: Matrix = 0.0
+        below = 0.0
         new_backs = []
         for number, (layer, points) in enumerate(zip(layers, frame, strict=True)):
             back = points.slope * points.tangent
@@ -146,7 +149,8 @@ def along_time(
             kappa, state = (
                 np.concatenate(v).reshape(-1, n) for v in zip(*layer.below[kind], strict=True)
             )
-        taus, products = [], []
+        taus: list[Vector] = []
+        products: list[Vector] = []
         for s in range(len(slope)):
             tau = drive[s]
             if kind:
@@ -185,60 +189,72 @@ def lower_bounds(
     rnn: ElmanRNN, directions: list[Direction], n: int, real: Arithmetic
 ) -> dict[str, float]:
     """All lower bounds by name."""
-    trained = "V" in rnn.trainable
+    state = total([readout(rnn, one.top.covariance, n, i == 1) for i, one in enumerate(directions)])
+    if "V" not in rnn.trainable:
+        state = 0 * state
+    floor = max(real.smallest(state), real.number(0.0))  # a covariance has none below 0
+    each = [_diagonals(rnn, one, n, real, i == 1) for i, one in enumerate(directions)]
+    found = {name: real.least(total([one[name] for one in each])) for name in each[0]}
+    for name in ("schur", "schur_series", "schur_both", "schur_time"):
+        found[name] = floor + found[name]
+    split = [_split(rnn, one, n, real, i == 1) for i, one in enumerate(directions)]
+    found["schur_split"] = real.smallest(state + total(split))
     v2 = real.number(rnn.v_std) ** 2
+    return {name: max(0.0, real.down(v2 * value)) for name, value in found.items()}
 
-    def seen(values: Vector, i: int) -> Vector:
-        return readout_diagonal(rnn, values, n, i == 1)
 
-    tops = [direction.top for direction in directions]
-    state = sum(readout(rnn, top.covariance, n, i == 1) for i, top in enumerate(tops))
-    state = state if trained else 0 * state
-    state_floor = max(real.smallest(state), real.number(0.0)) if trained else real.number(0.0)
-    split, whole = state, dict.fromkeys(("schur", "schur_series"), state_floor)
-    diagonals = dict.fromkeys(("schur_both", "schur_time", "series", "separation"), 0.0)
-    diagonals |= dict.fromkeys(("series_time", "separation_time"), 0.0)
-    for i, (top, direction) in enumerate(zip(tops, directions, strict=True)):
-        layers, one = direction.layers, direction.one
-        t_diagonal, s_diagonal = np.diagonal(top.tangent), np.diagonal(top.slope)
-        zero = real.number(0.0)
-        tau, kappa = (max(real.smallest(m), zero) for m in (top.tangent, top.slope))
-        whole["schur"] += max(
-            real.least(seen(s_diagonal * tau, i)), real.least(seen(t_diagonal * kappa, i))
-        )
-        whole["schur_series"] += real.least(seen(_term_by_term(top, one, tau, real), i))
-        diagonals["schur_both"] += seen(product(kappa, s_diagonal, tau, t_diagonal), i)
-        diagonals["schur_time"] += seen(
-            s_diagonal * along_time(rnn, layers, n, None, real)[0].reshape(-1)[-len(s_diagonal) :],
-            i,
-        )
-        for kind in KINDS:
-            slope, states = (
-                np.concatenate(v)[-len(s_diagonal) :]
-                for v in zip(*layers[-1].below[kind], strict=True)
-            )
-            own = seen(states, i) * real.number(trained)
-            diagonals[kind] += own + seen(slope * t_diagonal, i)
-            moving = along_time(rnn, layers, n, kind, real)[1].reshape(-1)[-len(s_diagonal) :]
-            diagonals[f"{kind}_time"] += own + seen(moving, i)
-        low = _low_powers(top, one)
-        rest = top.slope - low
-        left = real.smallest(rest, float(real.floats(s_diagonal).sum()))
-        added = seen(product(left, np.diagonal(rest), tau, t_diagonal), i)
-        split = split + readout(rnn, low * top.tangent, n, i == 1) + np.diag(added)
-    whole["schur_both"] = state_floor + real.least(diagonals.pop("schur_both"))
-    whole["schur_split"] = real.smallest(split)
-    whole["schur_time"] = state_floor + real.least(diagonals.pop("schur_time"))
-    whole |= {name: real.least(values) for name, values in diagonals.items()}
-    return {name: max(0.0, real.down(v2 * value)) for name, value in whole.items()}
+def total(parts: list[Any]) -> Any:
+    """The sum of one part for each direction of reading."""
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _diagonals(
+    rnn: ElmanRNN, direction: Direction, n: int, real: Arithmetic, backward: bool
+) -> dict[str, Vector]:
+    """By name, diagonals below Kd o T, or below K + Kd o T, as the readout sees them."""
+    top, layers = direction.top, direction.layers
+    slope, tangent, zero = np.diagonal(top.slope), np.diagonal(top.tangent), real.number(0.0)
+    tau, kappa = (max(real.smallest(m), zero) for m in (top.tangent, top.slope))
+    drives = along_time(rnn, layers, n, None, real)[0].reshape(-1)[-len(slope) :]
+    points = {
+        "schur": max((slope * tau, tangent * kappa), key=real.least),
+        "schur_series": _term_by_term(top, direction.one, tau, real),
+        "schur_both": product(kappa, slope, tau, tangent),
+        "schur_time": slope * drives,
+    }
+    for kind in KINDS:
+        below, state = layers[-1].below[kind][-1]
+        state = state * real.number("V" in rnn.trainable)
+        moving = along_time(rnn, layers, n, kind, real)[1].reshape(-1)[-len(slope) :]
+        points |= {kind: state + below * tangent, f"{kind}_time": state + moving}
+    return {name: readout_diagonal(rnn, v, n, backward) for name, v in points.items()}
+
+
+def _split(rnn: ElmanRNN, direction: Direction, n: int, real: Arithmetic, backward: bool) -> Matrix:
+    """The lowest powers of Kd's series times T, and a diagonal below the rest times T."""
+    top = direction.top
+    low = _low_powers(top, direction.one)
+    rest, tangent = top.slope - low, np.diagonal(top.tangent)
+    size = float(real.floats(np.diagonal(top.slope)).sum())
+    tau = max(real.smallest(top.tangent), real.number(0.0))
+    added = product(real.smallest(rest, size), np.diagonal(rest), tau, tangent)
+    seen = np.diag(readout_diagonal(rnn, added, n, backward))
+    return readout(rnn, low * top.tangent, n, backward) + seen
 
 
 def _low_powers(top: Points, one: powers.Coefficients) -> Matrix:
-    total = 0.0 * top.slope
-    for k in range(SPLIT):
-        scale = np.outer(one.slopes[k], one.slopes[k])
-        total = total + (scale * top.correlation**k if k else scale)
-    return total
+    low: Matrix = np.outer(one.slopes[0], one.slopes[0])
+    # products, as a ball around 0 has no power in python-flint
+    for k, power in zip(range(1, SPLIT), _powers(top.correlation), strict=False):
+        low = low + np.outer(one.slopes[k], one.slopes[k]) * power
+    return low
+
+
+def _powers(correlation: Matrix) -> Iterator[Matrix]:
+    power = correlation
+    while True:
+        yield power
+        power = power * correlation
 
 
 def _term_by_term(top: Points, one: powers.Coefficients, tau: Number, real: Arithmetic) -> Vector:
@@ -246,14 +262,16 @@ def _term_by_term(top: Points, one: powers.Coefficients, tau: Number, real: Arit
     last = powers.tails(one, np.array([float(POWERS)]))[0]
     shares = np.concatenate([one.slopes[:POWERS] ** 2 * (1 - powers.MARGIN), last])
     t_diagonal = np.diagonal(top.tangent)
-    least, total, smallest = real.least(t_diagonal), 0.0 * t_diagonal, real.number(0.0)
+    least, found, smallest = real.least(t_diagonal), 0.0 * t_diagonal, real.number(0.0)
+    raised = _powers(top.correlation)
     for k, share in enumerate(shares):
+        power = next(raised) if 0 < k < POWERS else None
         if not share.any():
             continue
-        if 0 < k < POWERS:
-            smallest = max(smallest, real.smallest(top.correlation**k))
-        total = total + share * (tau if tau > least * smallest else t_diagonal * smallest)
-    return total
+        if power is not None:
+            smallest = max(smallest, real.smallest(power))
+        found = found + share * (tau if tau > least * smallest else t_diagonal * smallest)
+    return found
 
 
 def residual(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
