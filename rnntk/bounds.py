@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 from tqdm import tqdm
 
-from rnntk import gram, powers, schur, sequences, spectrum
+from rnntk import balls, gram, powers, schur, sequences, spectrum
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
 from rnntk.infinite import Preactivation, infinite_kernel, preactivation_grid, preactivations
@@ -98,7 +98,8 @@ def min_eigenvalue(
     tokens, _ = sequences.check_batch(x, None)
     n, t, _ = tokens.shape
     if rigorous:
-        lower, upper = _rigorous(rnn, tokens)
+        # not the JAX array, which is float32 where x64 is off
+        lower, upper = _rigorous(rnn, np.asarray(x, np.float64))
     else:
         kernel = infinite_kernel(rnn, tokens).ntk
         points = n * t if rnn.readout == "sequence" else n
@@ -114,12 +115,10 @@ def min_eigenvalue(
 
 
 def _rigorous(
-    rnn: ElmanRNN, tokens: Float[Array, "n t d"]
+    rnn: ElmanRNN, x: Float[np.ndarray, "n t d"]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    from rnntk import balls
-
     balls.check_supported(rnn)
-    x, n = np.asarray(tokens, np.float64), len(tokens)
+    n = len(x)
     with balls.arithmetic() as flint:
         real = balls.Enclosed(flint)
         directions = [
