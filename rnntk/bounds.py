@@ -275,13 +275,7 @@ def generalization(
         raise ValueError("y must be finite, got NaN or infinity.")
     if not 0 < delta < 1:
         raise ValueError(f"delta must lie between 0 and 1, got {delta}.")
-    smallest = spectrum.min_eigenvalue(K)
-    if not (smallest.resolved and smallest.lower > 0):
-        raise ValueError(
-            f"K must have a smallest eigenvalue beyond rounding, got {smallest.value:.3g} in "
-            f"[{smallest.lower:.3g}, {smallest.upper:.3g}]: drop duplicate samples, compute K in "
-            "float64, or add a ridge."
-        )
+    smallest = _resolved(K, "K")
     columns = targets.reshape(n, -1).astype(np.float64)
     factor = scipy.linalg.cho_factor(A, lower=True)
     solution = scipy.linalg.cho_solve(factor, columns)
@@ -295,10 +289,10 @@ def generalization(
     error = np.sum(residual**2, axis=0).astype(np.float64) / smallest.lower
     error += n * np.finfo(np.float64).eps * np.sum(np.abs(columns * solution), axis=0)
     complexity, error = (v.reshape(targets.shape[1:]) for v in (value, error))
-    leading = np.sqrt(2 * np.maximum(complexity, 0) / n)
+    leading = np.asarray(np.sqrt(2 * np.maximum(complexity, 0) / n))
     confidence = math.sqrt(max(0.0, math.log(n / (smallest.lower * delta))) / n)
     return Generalization(
-        leading + confidence, leading, confidence, complexity, error, smallest, SOURCE
+        np.asarray(leading + confidence), leading, confidence, complexity, error, smallest, SOURCE
     )
 
 
@@ -309,22 +303,24 @@ class FiniteWidth:
     Attributes:
         widths: the widths measured, ascending; the last is the one asked for.
         deviations: ||ntk_m - ntk||_2, shape (widths, seeds).
-        slope: of log deviation (root mean square over the seeds) against log width; the law is
-            -1/2.
-        constant: C of the law C / sqrt(m), from all deviations.
+        relative: ||ntk^(-1/2) ntk_m ntk^(-1/2) - I||_2, likewise.
+        slopes: of the logarithms of the two, medians over the seeds, against log width; the law
+            is -1/2.
         limit: lmin of the infinite-width NTK.
         measured: lmin(ntk_m) at the width asked for, shape (seeds,).
-        interval: limit -+ the largest deviation at that width: contains all of ``measured``
-            (Weyl), and other draws as far as the seeds represent them.
-        half_width: the width at which C / sqrt(m) is half of ``limit``, so that lmin(ntk_m) is at
-            least the other half: an extrapolation by the law, infinite where lmin is not
-            resolved.
+        interval: what the networks at that width imply for lmin(ntk_m): within limit -+ the
+            largest deviation (Weyl), and within limit times the extreme eigenvalues of
+            ntk^(-1/2) ntk_m ntk^(-1/2) (Ostrowski). It contains all of ``measured``, and other
+            draws as far as the seeds represent them.
+        half_width: the width beyond which lmin(ntk_m) is at least half of ``limit``, by the law
+            and the medians at the width asked for, the smaller of the two that the deviations
+            give: an extrapolation, not a measurement.
     """
 
     widths: tuple[int, ...]
     deviations: Float[np.ndarray, "w s"]
-    slope: float
-    constant: float
+    relative: Float[np.ndarray, "w s"]
+    slopes: tuple[float, float]
     limit: float
     measured: Float[np.ndarray, " s"]
     interval: tuple[float, float]
@@ -342,8 +338,9 @@ def finite_width(
     r"""The smallest eigenvalue at width m, from measured deviations and the law of their decrease.
 
     :math:`|\lambda(\mathrm{ntk}_m) - \lambda(\mathrm{ntk})| \le \|\mathrm{ntk}_m -
-    \mathrm{ntk}\|_2` (Weyl), which falls like :math:`m^{-1/2}`. Measured at ``width``, at a half
-    and at a quarter of it.
+    \mathrm{ntk}\|_2` (Weyl), which falls like :math:`m^{-1/2}`. Most of the deviation lies along
+    the large eigenvalues, so that the relative one, by Ostrowski's theorem, says more. Both are
+    measured at ``width``, at a half and at a quarter of it.
 
     Args:
         rnn: the network.
@@ -353,7 +350,8 @@ def finite_width(
         seeds: networks for each width, at least 2.
 
     Raises:
-        ValueError: for a width below 4 or fewer than two seeds, or bad tokens.
+        ValueError: for a width below 4, fewer than two seeds, bad tokens, or a kernel whose
+            smallest eigenvalue could be rounding.
         TypeError: for tokens that are not floating point, or numbers that are not whole.
 
     Example:
@@ -370,12 +368,14 @@ def finite_width(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
     tokens, _ = sequences.check_batch(x, None)
-    exact = np.asarray(infinite_kernel(rnn, tokens).ntk, np.float64)
-    side = math.isqrt(exact.size)
-    exact = exact.reshape(side, side)
-    limit = spectrum.min_eigenvalue(exact.astype(tokens.dtype))
+    kernel = np.asarray(infinite_kernel(rnn, tokens).ntk)
+    side = math.isqrt(kernel.size)
+    kernel = kernel.reshape(side, side)
+    smallest = _resolved(kernel, "the infinite-width kernel of x")
+    exact, limit = kernel.astype(np.float64), smallest.value
     widths = (width // 4, width // 2, width)
-    deviations, measured = np.zeros((3, seeds)), np.zeros(seeds)
+    deviations, relative = np.zeros((2, 3, seeds))
+    measured, quotients = np.zeros(seeds), np.zeros((seeds, 2))  # of one width after another
     with tqdm(total=3 * seeds, desc="finite widths", unit="network", delay=5) as bar:
         for i, m in enumerate(widths):
             for seed in range(seeds):
@@ -385,19 +385,34 @@ def finite_width(
                 finite = empirical_kernel(rnn, params, tokens, key=states).ntk
                 matrix = np.asarray(finite, np.float64).reshape(side, side)
                 deviations[i, seed] = np.abs(scipy.linalg.eigvalsh(matrix - exact)).max()
+                quotients[seed] = scipy.linalg.eigvalsh(matrix, exact)[[0, -1]]
+                relative[i, seed] = np.abs(quotients[seed] - 1).max()
                 measured[seed] = scipy.linalg.eigvalsh(matrix)[0]
                 bar.update()
-    typical = np.sqrt(np.mean(deviations**2, axis=1))
-    slope = float(np.polyfit(np.log(widths), np.log(typical), 1)[0])
-    constant = float(np.sqrt(np.mean(deviations**2 * np.array(widths)[:, None])))
-    largest = float(deviations[-1].max())
+    shares = np.stack([deviations / limit, relative])  # what lmin may change by, over lmin
+    typical = np.median(shares, axis=2)
+    slopes = [float(np.polyfit(np.log(widths), np.log(row), 1)[0]) for row in typical]
+    share = float(shares[0, -1].max())
+    low, high = max(1 - share, quotients.min()), min(1 + share, quotients.max())
     return FiniteWidth(
         widths,
         deviations,
-        slope,
-        constant,
-        limit.value,
+        relative,
+        (slopes[0], slopes[1]),
+        limit,
         measured,
-        (limit.value - largest, limit.value + largest),
-        (2 * constant / limit.value) ** 2 if limit.resolved else math.inf,
+        (float(limit * low), float(limit * high)),
+        width * float((2 * typical[:, -1].min()) ** 2),
     )
+
+
+def _resolved(K: Float[ArrayLike, "n n"], name: str) -> spectrum.MinEigenvalue:
+    """The smallest eigenvalue of a kernel that has one beyond rounding."""
+    smallest = spectrum.min_eigenvalue(K)
+    if not (smallest.resolved and smallest.lower > 0):
+        raise ValueError(
+            f"{name} must have a smallest eigenvalue beyond rounding, got {smallest.value:.3g} in "
+            f"[{smallest.lower:.3g}, {smallest.upper:.3g}]: drop duplicate samples, compute the "
+            "kernel in float64, or add a ridge."
+        )
+    return smallest
