@@ -262,7 +262,7 @@ def generalization(
         >>> import numpy as np, rnntk
         >>> result = rnntk.bounds.generalization(np.eye(100) / 2, np.ones(100))
         >>> round(float(result.leading), 6), round(result.confidence, 6)
-        (2.0, 0.287976)
+        (2.0, 0.287994)
     """
     A = gram.check_symmetric(K)
     targets, n = np.asarray(y), len(A)
