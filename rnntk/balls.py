@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from rnntk import powers
+from rnntk.activations import Activation, resolve
 from rnntk.elman import ElmanRNN
 
 Ball = Any  # flint.arb
@@ -41,11 +43,31 @@ class Scales(NamedTuple):
 
 
 class Side(NamedTuple):
-    """Sequences read in one direction: tokens as rows and as columns, and variances by layer."""
+    """Sequences read in one direction, and all that their recursion needs."""
 
+    rnn: ElmanRNN
+    scales: Scales
+    moments: Moments
+    tokens: list[np.ndarray]
     rows: list[list[Any]]
-    columns: list[list[Any]]
+    columns: list[list[Any]]  # tokens as rows and as columns of ball matrices
     variances: list[list[list[Ball]]]  # sequence, step, layer
+
+
+class Cell(NamedTuple):
+    """Two steps of two sequences in one layer.
+
+    Attributes:
+        signal: covariance L of the pre-activations.
+        tangent: their tangent kernel T.
+        state: covariance K of the states.
+        slope: E of the derivatives' product, Kd.
+    """
+
+    signal: Ball
+    tangent: Ball
+    state: Ball
+    slope: Ball
 
 
 def flint() -> Any:
@@ -58,9 +80,22 @@ def flint() -> Any:
         import flint
     except ImportError as error:
         raise ImportError(
-            "certify(rnn, x) needs python-flint: install the extra, pip install 'rnntk[certify]'."
+            "Ball arithmetic needs python-flint: install the extra, pip install 'rnntk[certify]'."
         ) from error
     return flint
+
+
+def check_supported(rnn: ElmanRNN) -> None:
+    """Refuse activations whose moments have no ball arithmetic here.
+
+    Raises:
+        ValueError: naming the activation and those that are covered.
+    """
+    if not (rnn.phi.homogeneous or rnn.phi is resolve("erf")):
+        raise ValueError(
+            "activation must be relu, leaky_relu, abs, linear or erf for proved enclosures, "
+            f"got {rnn.phi.name!r}."
+        )
 
 
 def ntk(
@@ -72,7 +107,7 @@ def ntk(
     values are; with ``input_scaling="fan_in"`` the multiplier of the tokens is u_std^2 / d.
 
     Args:
-        rnn: a relu, erf or linear network.
+        rnn: a network that :func:`check_supported` lets pass.
         x: tokens.
         lengths: steps of each sequence; rows and columns of the "sequence" readout are the steps
             that exist, sequence after sequence.
@@ -91,11 +126,10 @@ def ntk(
 
 def _assemble(rnn: ElmanRNN, x: np.ndarray, lengths: list[int]) -> list[list[Ball]]:
     arb = flint().arb
-    scales, moments = _scales(rnn, x.shape[2]), MOMENTS[rnn.phi.name]()
     sequences = [x[i, :length] for i, length in enumerate(lengths)]
     readings = [sequences, [s[::-1] for s in sequences]] if rnn.bidirectional else [sequences]
-    sides = [_prepare(rnn, scales, moments, reading) for reading in readings]
-    spread = rnn.readout == "sequence"
+    sides = [prepare(rnn, reading) for reading in readings]
+    spread, v2 = rnn.readout == "sequence", sides[0].scales.v2
     offsets = np.concatenate([[0], np.cumsum(lengths)]).tolist() if spread else range(len(x) + 1)
     size = offsets[len(x)]
     matrix = [[arb(0)] * size for _ in range(size)]
@@ -103,8 +137,12 @@ def _assemble(rnn: ElmanRNN, x: np.ndarray, lengths: list[int]) -> list[list[Bal
         for j in range(i + 1):
             for backwards, side in enumerate(sides):
                 mean = arb(0)
-                for s1, s2, k, b in _cells(rnn, scales, moments, side, i, j):
-                    value = scales.v2 * (k + b if "V" in rnn.trainable else b)
+                for s1, s2, _, layers in cells(side, i, j):
+                    if rnn.readout == "last" and s1 < lengths[i] - 1:
+                        continue
+                    top = layers[-1]
+                    back = top.slope * top.tangent
+                    value = v2 * (top.state + back if "V" in rnn.trainable else back)
                     if not spread:
                         mean += value if i != j or s1 == s2 else 2 * value
                         continue
@@ -121,15 +159,9 @@ def _assemble(rnn: ElmanRNN, x: np.ndarray, lengths: list[int]) -> list[list[Bal
     return matrix
 
 
-def _scales(rnn: ElmanRNN, d: int) -> Scales:
-    stds = (rnn.w_std, rnn.u_std, rnn.b_std, rnn.v_std, rnn.initial_state_std)
-    w2, u2, b2, v2, h2 = (flint().arb(float(np.asarray(std))) ** 2 for std in stds)
-    return Scales(w2, u2 / d if rnn.input_scaling == "fan_in" else u2, u2, b2, v2, h2)
-
-
-def _prepare(rnn: ElmanRNN, scales: Scales, moments: Moments, sequences: list[np.ndarray]) -> Side:
-    """The recursion of each sequence with itself."""
-    arb_mat = flint().arb_mat
+def prepare(rnn: ElmanRNN, sequences: list[np.ndarray]) -> Side:
+    """Sequences (t, d) with the recursion of each with itself, at the working precision."""
+    arb_mat, scales, phi = flint().arb_mat, _scales(rnn, sequences[0].shape[1]), moments(rnn.phi)
     rows = [[arb_mat([token]) for token in np.asarray(s, float).tolist()] for s in sequences]
     columns = [[token.transpose() for token in row] for row in rows]
     variances = []
@@ -139,11 +171,17 @@ def _prepare(rnn: ElmanRNN, scales: Scales, moments: Moments, sequences: list[np
             drive, step = scales.tokens * (left * right)[0, 0], []
             for layer, state in enumerate(states):
                 step.append(scales.w2 * state + drive + scales.b2)
-                states[layer] = moments.own(step[-1])[0]
+                states[layer] = phi.own(step[-1])[0]
                 drive = scales.u2 * states[layer]
             steps.append(step)
         variances.append(steps)
-    return Side(rows, columns, variances)
+    return Side(rnn, scales, phi, sequences, rows, columns, variances)
+
+
+def _scales(rnn: ElmanRNN, d: int) -> Scales:
+    stds = (rnn.w_std, rnn.u_std, rnn.b_std, rnn.v_std, rnn.initial_state_std)
+    w2, u2, b2, v2, h2 = (flint().arb(float(np.asarray(std))) ** 2 for std in stds)
+    return Scales(w2, u2 / d if rnn.input_scaling == "fan_in" else u2, u2, b2, v2, h2)
 
 
 def _diagonals(readout: str, t1: int, t2: int, same: bool) -> Iterator[tuple[int, int]]:
@@ -156,46 +194,50 @@ def _diagonals(readout: str, t1: int, t2: int, same: bool) -> Iterator[tuple[int
         yield from ((0, s) for s in range(1, t2))
 
 
-def _cells(
-    rnn: ElmanRNN, scales: Scales, moments: Moments, side: Side, i: int, j: int
-) -> Iterator[tuple[int, int, Ball, Ball]]:
-    """The cells that the readout sees, with K and B of the top layer."""
-    zero = flint().arb(0)
+def _common(side: Side, i: int, j: int) -> int:
+    """How many steps two sequences have seen the same, so that their correlation is 1, exactly.
+
+    A ball around 1 would lose half of its digits.
+    """
+    one, two = side.tokens[i], side.tokens[j]
+    if i == j:
+        return len(one)
+    if side.rnn.initial_state == "independent":
+        return 0
+    t = min(len(one), len(two))
+    equal = (one[:t] == two[:t]).all(axis=1)
+    return t if equal.all() else int(np.argmin(equal))
+
+
+def cells(side: Side, i: int, j: int) -> Iterator[tuple[int, int, bool, list[Cell]]]:
+    """All cells that the readout depends on, diagonal by diagonal.
+
+    Yields:
+        The two steps, whether all up to them is the same, and the layers.
+    """
+    rnn, scales, zero = side.rnn, side.scales, flint().arb(0)
     t1, t2 = len(side.rows[i]), len(side.rows[j])
+    common = _common(side, i, j)
     for first1, first2 in _diagonals(rnn.readout, t1, t2, i == j):
-        common = rnn.initial_state == "shared" or i == j
-        begin = scales.h2 if common and first1 == first2 == 0 else zero
-        # K and B of each layer
-        layers = [(begin, zero)] * rnn.depth
+        started = rnn.initial_state == "shared" or i == j
+        begin = scales.h2 if started and first1 == first2 == 0 else zero
+        layers = [Cell(zero, zero, begin, zero)] * rnn.depth
         for s1, s2 in zip(range(first1, t1), range(first2, t2), strict=False):
             token = scales.tokens * (side.rows[i][s1] * side.columns[j][s2])[0, 0]
-            _advance(rnn, scales, moments, layers, token, *_variances(side, i, j, s1, s2))
-            if rnn.readout != "last" or s1 == t1 - 1:
-                yield s1, s2, *layers[-1]
-
-
-def _variances(
-    side: Side, i: int, j: int, s1: int, s2: int
-) -> tuple[list[Ball], list[Ball] | None]:
-    """Variances of the two steps by layer; the second None where they are one and the same."""
-    one = side.variances[i][s1]
-    return one, None if i == j and s1 == s2 else side.variances[j][s2]
+            same = s1 == s2 < common
+            two = None if same else side.variances[j][s2]
+            layers = _advance(side, layers, token, side.variances[i][s1], two)
+            yield s1, s2, same, layers
 
 
 def _advance(
-    rnn: ElmanRNN,
-    scales: Scales,
-    moments: Moments,
-    layers: list[tuple[Ball, Ball]],
-    token: Ball,
-    one: list[Ball],
-    two: list[Ball] | None,
-) -> None:
-    """One step of all layers, in place."""
-    groups, below = rnn.trainable, None
-    for layer, (state, back) in enumerate(layers):
-        recurrent = scales.w2 * state
-        tangent = scales.w2 * back
+    side: Side, layers: list[Cell], token: Ball, one: list[Ball], two: list[Ball] | None
+) -> list[Cell]:
+    """One step of all layers; ``two`` is None where all up to it is the same."""
+    scales, groups, below, after = side.scales, side.rnn.trainable, None, []
+    for number, before in enumerate(layers):
+        recurrent = scales.w2 * before.state
+        tangent = scales.w2 * (before.slope * before.tangent)
         if "W" in groups:
             tangent += recurrent
         if "U" in groups:
@@ -203,56 +245,68 @@ def _advance(
         if "b" in groups:
             tangent += scales.b2
         if below is not None:
-            tangent += below
+            tangent += scales.u2 * (below.slope * below.tangent)
         if two is None:
-            state, slope = moments.own(one[layer])
+            signal = one[number]
+            state, slope = side.moments.own(signal)
         else:
-            covariance = recurrent + token + scales.b2
-            state, slope = moments.pair(one[layer], two[layer], covariance)
-        back = slope * tangent
-        layers[layer] = state, back
-        token, below = scales.u2 * state, scales.u2 * back
+            signal = recurrent + token + scales.b2
+            state, slope = side.moments.pair(one[number], two[number], signal)
+        below = Cell(signal, tangent, state, slope)
+        after.append(below)
+        token = scales.u2 * state
+    return after
 
 
-def _linear() -> Moments:
-    one = flint().arb(1)
-    return Moments(lambda a: (a, one), lambda a1, a2, c: (c, one))
+def moments(phi: Activation) -> Moments:
+    """Those of an activation that :func:`check_supported` lets pass."""
+    return _piecewise_linear(phi) if phi.homogeneous else _erf()
 
 
-def _relu() -> Moments:
-    """Arc-cosine kernels (Cho & Saul 2009) of the angle theta = atan2(s, c), s^2 = a a' - c^2.
+def _piecewise_linear(phi: Activation) -> Moments:
+    """phi(u) = p u + q |u|: arc-cosine kernels (Cho & Saul 2009), p^2 c + q^2 E |u u'|.
 
-    E phi phi' = (s + (pi - theta) c) / (2 pi) has a slope in c between 0 and 1/2, which its ball
-    would not show, and nearly equal sequences would lose the digits of 1/theta at every step. So it
-    is taken at the midpoint of c, plus half the radius: docs/theory/spectrum.md.
+    E |u u'| = (2/pi) (s + (pi/2 - theta) c), of the angle theta = atan2(s, c), s^2 = a a' - c^2,
+    has a slope in c between -1 and 1, which its ball would not show, and nearly equal sequences
+    would lose the digits of 1/theta at every step. So it is taken at the midpoint of c, plus the
+    radius: docs/theory/spectrum.md.
     """
     arb = flint().arb
-    zero, half, pi = arb(0), arb(1) / 2, arb.pi()
-    turn = 1 / (2 * pi)
+    above, below = (arb(v) for v in powers.ends(phi))
+    p2, q2 = ((above - below) / 2) ** 2, ((above + below) / 2) ** 2
+    zero, both = arb(0), p2 + q2
+    right, share = arb.pi() / 2, 2 / arb.pi()
 
-    def angle(area: Ball, c: Ball) -> tuple[Ball, Ball, bool]:
-        """s, pi - theta, and whether s is known to be positive."""
-        square = area - c * c  # not negative, but its ball may reach below
-        apart = square > 0
-        s = square.sqrt() if apart else square.abs_upper().sqrt().union(zero)
-        # away from the branch cut
-        return s, pi - arb.atan2(s, c) if c > 0 else arb.atan2(s, -c), apart
+    def root(square: Ball) -> tuple[Ball, bool]:
+        """s, and whether it is known to be positive."""
+        if square > 0:
+            return square.sqrt(), True
+        return square.abs_upper().sqrt().union(zero), False  # of a ball that reaches below 0
+
+    def magnitude(area: Ball, c: Ball) -> Ball:
+        """E |u u'| at an exact c, which may lie beyond the root of the area."""
+        c = abs(c)
+        s, apart = root(area - c * c)
+        if apart or not c > 0:
+            return share * (s + (right - arb.atan2(s, c)) * c)
+        # s - theta c <= (pi/2)^3 s^3 / (3 c^2) < 1.3 s^3 / c^2
+        rest = 13 * s.abs_upper() ** 3 / (10 * c * c)
+        return c + rest.abs_upper().union(zero) * share
 
     def pair(a1: Ball, a2: Ball, c: Ball) -> tuple[Ball, Ball]:
         if a1.is_zero() or a2.is_zero():
             # every tangent kernel that the slope multiplies is zero as well
-            return zero, half
+            return zero, p2
         area, middle = a1 * a2, c.mid()
-        s, psi, apart = angle(area, middle)
-        if apart or not middle > 0:
-            state = (s + psi * middle) * turn
-        else:
-            # s - theta c <= (pi/2)^3 s^3 / (3 c^2) < 1.3 s^3 / c^2
-            rest = 13 * s.abs_upper() ** 3 / (10 * middle * middle)
-            state = middle / 2 + rest.abs_upper().union(zero) * turn
-        return state + half * (c - middle), angle(area, c)[1] * turn
+        state = p2 * c + q2 * (magnitude(area, middle) + (c - middle))
+        s, _ = root(area - c * c)
+        # away from the branch cut
+        angle = right - arb.atan2(s, c) if c > 0 else arb.atan2(s, -c) - right
+        return state, p2 + q2 * share * angle
 
-    return Moments(lambda a: (a / 2, half), pair)
+    if q2.is_zero():
+        return Moments(lambda a: (p2 * a, p2), lambda a1, a2, c: (p2 * c, p2))
+    return Moments(lambda a: (both * a, both), pair)
 
 
 def _erf() -> Moments:
@@ -269,6 +323,3 @@ def _erf() -> Moments:
         return two * arb.atan2(2 * c, root), 2 * two / root
 
     return Moments(own, pair)
-
-
-MOMENTS: dict[str, Callable[[], Moments]] = {"relu": _relu, "erf": _erf, "linear": _linear}

@@ -15,11 +15,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 from tqdm import tqdm
 
-from rnntk import gram, powers, schur, sequences, spectrum
+from rnntk import balls, gram, powers, schur, sequences, spectrum
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
 from rnntk.infinite import Preactivation, infinite_kernel, preactivation_grid, preactivations
-from rnntk.rigorous import Enclosed, arithmetic, check_supported, frames
+from rnntk.rigorous import BITS, Enclosed, frames
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ def min_eigenvalue(
 def _rigorous(
     rnn: ElmanRNN, x: Float[np.ndarray, "n t d"]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    check_supported(rnn)
-    n = len(x)
-    with arithmetic() as flint:
+    balls.check_supported(rnn)
+    n, flint = len(x), balls.flint()
+    with flint.ctx.workprec(BITS):
         real = Enclosed(flint)
         directions = [
-            schur.read(rnn, frames(rnn, order, flint), n, real)
+            schur.read(rnn, frames(rnn, order), n, real)
             for order in (x, x[:, ::-1])[: 1 + rnn.bidirectional]
         ]
         v2 = real.number(rnn.v_std) ** 2

@@ -18,8 +18,7 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from rnntk import balls, gram, lanczos, rump, sequences
-from rnntk.activations import resolve
+from rnntk import balls, gram, lanczos, powers, rump, sequences
 from rnntk.elman import STDS, ElmanRNN
 
 _FIRST_BITS = 128
@@ -43,7 +42,8 @@ class Certificate:
         n: number of rows.
         data: the tokens (n, t, d), or the given matrix, in float64.
         lengths: steps of each sequence; of a given matrix, empty.
-        network: of a kernel, the arguments of :class:`~rnntk.ElmanRNN`; of a given matrix, empty.
+        network: of a kernel, the arguments of :class:`~rnntk.ElmanRNN`, and as ``slopes`` those of
+            a piecewise linear activation below and above 0; of a given matrix, empty.
         relative: of a given matrix, up to what relative error its entries count as known.
         absolute: likewise, a further error of the matrix, in the spectral norm.
     """
@@ -110,8 +110,8 @@ def certify(
     semidefinite, being a limit of Gram matrices, and the lower end is never below 0.
 
     Args:
-        subject: a relu, erf or linear network of any readout, depth and direction, or a symmetric
-            floating-point matrix.
+        subject: a relu, leaky_relu, abs, linear or erf network of any readout, depth and direction,
+            or a symmetric floating-point matrix.
         x: tokens, for a network only.
         lengths: steps of each sequence. The matrix of the ``"sequence"`` readout has one row for
             each step that exists, sequence after sequence.
@@ -145,11 +145,7 @@ def certify(
         raise ValueError(f"rtol must lie between 0 and 1, got {rtol}.")
     if max_bits < _FIRST_BITS:
         raise ValueError(f"max_bits must be at least {_FIRST_BITS}, got {max_bits}.")
-    name = subject.phi.name
-    if name not in balls.MOMENTS or subject.phi is not resolve(name):
-        raise ValueError(
-            f"activation must be one of {tuple(balls.MOMENTS)} to be certified, got {name!r}."
-        )
+    balls.check_supported(subject)
     balls.flint()
     # float64 tokens are to be looked at as they are, whatever the process computes in
     with jax.enable_x64(True):
@@ -191,6 +187,10 @@ def _certify_kernel(
         )
     network = {field.name: getattr(rnn, field.name) for field in fields(ElmanRNN)}
     network |= {name: float(np.asarray(network[name])) for name in (*STDS, "initial_state_std")}
+    network |= {"activation": rnn.phi.name, "trainable": list(rnn.trainable)}
+    if rnn.phi.homogeneous:
+        above, below = powers.ends(rnn.phi)
+        network["slopes"] = [0.0 - below, above]  # no -0.0
     return Certificate(
         lower=rump.round_down(found.low),
         upper=math.inf if found.high is None else rump.round_up(found.high),
@@ -200,7 +200,7 @@ def _certify_kernel(
         n=int(lengths.sum()) if rnn.readout == "sequence" else len(tokens),
         data=tokens,
         lengths=lengths,
-        network=network | {"activation": rnn.phi.name, "trainable": list(rnn.trainable)},
+        network=network,
     )
 
 

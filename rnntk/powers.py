@@ -48,10 +48,16 @@ class Coefficients:
     variance: Float[np.ndarray, " p"]
 
 
-def parts(phi: Activation) -> tuple[float, float]:
-    """(p, q) with phi(u) = p u + q |u|, for a homogeneous activation."""
+def ends(phi: Activation) -> tuple[float, float]:
+    """phi(1) and phi(-1), exactly, which is all there is to a homogeneous activation."""
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         above, below = (float(v) for v in phi.fn(jnp.asarray([1.0, -1.0])))
+    return above, below
+
+
+def parts(phi: Activation) -> tuple[float, float]:
+    """(p, q) with phi(u) = p u + q |u|, for a homogeneous activation."""
+    above, below = ends(phi)
     return (above - below) / 2, (above + below) / 2
 
 

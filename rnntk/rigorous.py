@@ -1,42 +1,23 @@
-"""The recursion of the kernels in ball arithmetic: every entry enclosed, rounding included.
+"""The arithmetic of proved bounds: numbers that are balls, rounding included.
 
 Needs python-flint (the extra ``certify``). Arrays are NumPy arrays of ``flint.arb``.
 """
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
 
-from rnntk import lanczos, rump
+from rnntk import balls, lanczos, rump
 from rnntk.elman import ElmanRNN
-from rnntk.powers import parts
 from rnntk.schur import Points, residual
 
 BITS = 113
 Balls = np.ndarray  # of flint.arb
-
-
-@contextmanager
-def arithmetic() -> Iterator[Any]:
-    """The module ``flint``, at ``BITS`` bits.
-
-    Raises:
-        ImportError: naming the extra, if python-flint is not installed.
-    """
-    try:
-        import flint
-    except ImportError as error:
-        raise ImportError(
-            "rigorous=True needs ball arithmetic by python-flint: "
-            "pip install 'rnntk[certify]', or pip install python-flint."
-        ) from error
-    with flint.ctx.workprec(BITS):
-        yield flint
 
 
 @dataclass(frozen=True)
@@ -92,91 +73,38 @@ class Enclosed:
         return {name: math.nextafter(float(v), math.inf) for name, v in bounds.items()}
 
 
-def check_supported(rnn: ElmanRNN) -> None:
-    """Refuse activations whose moments have no ball arithmetic here.
-
-    Raises:
-        ValueError: naming the activation and those that are covered.
-    """
-    if not (rnn.phi.homogeneous or rnn.phi.name == "erf"):
-        raise ValueError(
-            "rnn must have activation relu, leaky_relu, abs, linear or erf for rigorous bounds, "
-            f"got activation={rnn.phi.name!r}; rigorous=False covers it."
-        )
-
-
-def frames(rnn: ElmanRNN, x: np.ndarray, flint: Any) -> Iterator[tuple[Points, ...]]:
+def frames(rnn: ElmanRNN, x: np.ndarray) -> Iterator[tuple[Points, ...]]:
     """Pre-activations of all layers: for the "last" readout step by step, else all steps at once.
 
     Multipliers and tokens count as the exact values of the floating-point numbers given.
     """
-    n, t, d = x.shape
-    exact = np.frompyfunc(lambda v: flint.arb(float(v)), 1, 1)
-    w2, u2, b2, h2 = (
-        flint.arb(float(np.asarray(v))) ** 2
-        for v in (rnn.w_std, rnn.u_std, rnn.b_std, rnn.initial_state_std)
-    )
-    fan_in = d if rnn.input_scaling == "fan_in" else 1
-    tokens = exact(x)
-    zero = exact(np.zeros((n, n)))
-    begun = {"zero": zero, "shared": zero + h2, "independent": zero + h2 * np.eye(n, dtype=int)}
-    start = {(-1, -1): begun[rnn.initial_state]}
-    states: list[dict[tuple[int, int], Balls]] = [dict(start) for _ in range(rnn.depth)]
-    backs: list[dict[tuple[int, int], Balls]] = [{} for _ in range(rnn.depth)]
-    variances: list[dict[int, Balls]] = [{} for _ in range(rnn.depth)]
-    cells = [(s, s) for s in range(t)]
-    if rnn.readout != "last":
-        cells += [(s, r) for s in range(t) for r in range(t) if s != r]
-    # Sequences that are equal up to a step have correlation 1 there, exactly: a ball around 1
-    # would lose half of its digits a step.
-    equal = np.stack(
-        [(x[:, None, : s + 1] == x[None, :, : s + 1]).all(axis=(2, 3)) for s in range(t)]
-    )
-    if rnn.initial_state == "independent":
-        equal = equal & np.eye(n, dtype=bool)
-    raw: dict[tuple[int, int, int], tuple[Balls, ...]] = {}
-    for s, r in cells:
-        gram = tokens[:, s].dot(tokens[:, r].T) / fan_in
-        back_below = zero
-        for layer in range(rnn.depth):
-            before = states[layer].get((s - 1, r - 1), zero)
-            own = {"W": w2 * before, "U": u2 * gram, "b": zero + b2}
-            covariance = own["W"] + own["U"] + own["b"]
-            tangent = w2 * backs[layer].get((s - 1, r - 1), zero) + back_below
-            tangent = tangent + sum((own[g] for g in rnn.trainable if g in own), zero)
-            if s == r:
-                variances[layer][s] = np.diagonal(covariance)
-            a, other = variances[layer][s], variances[layer][r]
-            correlation, state, slope = _moments(
-                rnn, flint, covariance, a, other, equal[s] if s == r else np.zeros((n, n), bool)
-            )
-            states[layer][s, r], backs[layer][s, r] = state, slope * tangent
-            raw[layer, s, r] = covariance, correlation, tangent, state, slope
-            gram, back_below = state, u2 * backs[layer][s, r]
-        if rnn.readout == "last":
-            yield tuple(
-                _points(flint, variances[layer][s], raw.pop((layer, s, s)))
-                for layer in range(rnn.depth)
-            )
-    if rnn.readout != "last":
-        yield tuple(
-            _points(
-                flint,
-                np.concatenate([variances[layer][s] for s in range(t)]),
-                tuple(
-                    np.block([[raw[layer, s, r][k] for r in range(t)] for s in range(t)])
-                    for k in range(5)
-                ),
-            )
-            for layer in range(rnn.depth)
-        )
+    n, t, _ = x.shape
+    side, spread = balls.prepare(rnn, list(x)), rnn.readout != "last"
+    pairs = [(i, j, balls.cells(side, i, j)) for i in range(n) for j in range(i + 1)]
+    size, count = (n * t, None) if spread else (n, 1)
+    for _ in range(1 if spread else t):
+        matrices = np.empty((rnn.depth, len(balls.Cell._fields), size, size), object)
+        equal = np.zeros((size, size), bool)
+        for i, j, cells in pairs:
+            for s1, s2, same, layers in islice(cells, count):
+                p, q = (s1 * n + i, s2 * n + j) if spread else (i, j)
+                matrices[:, :, p, q] = matrices[:, :, q, p] = layers
+                equal[p, q] = equal[q, p] = same
+        yield tuple(_points(balls.Cell(*layer), equal) for layer in matrices)
 
 
-def _points(flint: Any, variance: Balls, arrays: tuple[Balls, ...]) -> Points:
-    signal, correlation, tangent, state, slope = arrays
+def _points(cell: balls.Cell, equal: np.ndarray) -> Points:
+    variance = np.diagonal(cell.signal)
+    arb = type(variance[0])
+    std = np.frompyfunc(_root, 1, 1)(variance)
+    scale = np.outer(std, std)
+    # the covariance with a zero variance is zero, and any correlation will do
+    safe = np.frompyfunc(lambda v: arb(1) if v == 0 else v, 1, 1)(scale)
+    correlation = np.frompyfunc(lambda v: _clip(arb, v), 1, 1)(cell.signal / safe)
+    correlation[equal] = arb(1)
     decay = np.frompyfunc(_decay, 1, 1)(correlation).astype(np.float64)
     np.fill_diagonal(decay, np.inf)
-    return Points(variance, signal, correlation, decay, tangent, state, slope)
+    return Points(variance, cell.signal, correlation, decay, cell.tangent, cell.state, cell.slope)
 
 
 def _decay(r: Any) -> float:
@@ -186,33 +114,6 @@ def _decay(r: Any) -> float:
         return math.inf
     # 1 + 2^-40 covers the conversion to float64
     return max(0.0, float(-(top.log().upper())) * (1 - 2.0**-40))
-
-
-def _moments(
-    rnn: ElmanRNN, flint: Any, covariance: Balls, a: Balls, other: Balls, equal: np.ndarray
-) -> tuple[Balls, Balls, Balls]:
-    """Correlation, E phi phi' and E of the derivatives' product."""
-    arb = flint.arb
-    root = np.frompyfunc(_root, 1, 1)
-    std1, std2 = root(a), root(other)
-    scale = np.outer(std1, std2)
-    # the covariance with a zero variance is zero, and any correlation will do
-    safe = np.frompyfunc(lambda v: arb(1) if v == 0 else v, 1, 1)(scale)
-    correlation = np.frompyfunc(lambda v: _clip(arb, v), 1, 1)(covariance / safe)
-    correlation[equal] = arb(1)
-    asin = np.frompyfunc(lambda v: _monotone(arb, v, arb.asin), 1, 1)
-    if rnn.phi.homogeneous:
-        p, q = (arb(v) for v in parts(rnn.phi))
-        angle = asin(correlation) * (2 / arb.pi())
-        even = np.frompyfunc(_absolute, 1, 1)(correlation)
-        state = p * p * covariance + q * q * scale * even
-        return correlation, state, p * p + q * q * angle
-    r = np.outer(root(1 + 2 * a), root(1 + 2 * other))
-    sine = 2 * covariance / r
-    state = asin(sine) * (2 / arb.pi())
-    determinant = r * r - 4 * covariance * covariance
-    slope = np.frompyfunc(lambda v: v.rsqrt(), 1, 1)(determinant) * (4 / arb.pi())
-    return correlation, state, slope
 
 
 def _root(v: Any) -> Any:
@@ -226,24 +127,3 @@ def _root(v: Any) -> Any:
 def _clip(arb: Any, r: Any) -> Any:
     """The part of a correlation's ball that lies in [-1, 1]."""
     return r if abs(r) <= 1 else r.intersection(arb(0, 1))
-
-
-def _absolute(r: Any) -> Any:
-    """E |u||u'| at correlation r, (2/pi) (r asin r + sqrt(1 - r^2)), whose slope is at most 1.
-
-    From the midpoint and the slope, as a ball's own arithmetic would widen it by 1/sqrt(1 - r^2)
-    at every step.
-    """
-    arb = type(r)
-    middle = max(arb(-1), min(arb(1), arb(r.mid())))  # no farther from what the ball may hold
-    value = (middle * middle.asin() + _root(1 - middle * middle)) * 2 / arb.pi()
-    return value + arb(0, r.rad().upper())
-
-
-def _monotone(arb: Any, v: Any, fn: Any) -> Any:
-    """An increasing function on [-1, 1] of a ball that may reach out of it."""
-    if abs(v) <= 1:
-        return fn(v)
-    low, high = arb(v.lower()), arb(v.upper())
-    low, high = (arb(-1) if low < -1 else low), (arb(1) if high > 1 else high)
-    return fn(low).union(fn(high))

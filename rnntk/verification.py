@@ -49,6 +49,8 @@ def verify(certificate: Any) -> bool:
         radius = Fraction(certificate.relative) * (isqrt(norm2) + 1) * unit
         radius += Fraction(certificate.absolute)
         return any(_proved(certificate, middle, unit, radius, bits) for bits in _PRECISIONS)
+    if not _is_known(certificate.network):
+        return False
     lengths = [int(length) for length in certificate.lengths]
     whole, unit = _whole(np.asarray(certificate.data))
     tokens = [x[:t] for x, t in zip(whole, lengths, strict=True)]
@@ -60,6 +62,16 @@ def verify(certificate: Any) -> bool:
         for bits in _PRECISIONS
         if bits >= certificate.bits
     )
+
+
+def _is_known(network: dict[str, Any]) -> bool:
+    """Whether the activation has formulas here, and its slopes are those that its name tells."""
+    name = network["activation"]
+    if name == "erf":
+        return "slopes" not in network
+    below, above = network.get("slopes", (inf, inf))
+    slopes = {"relu": 0, "abs": -1, "linear": 1, f"leaky_relu({below:g})": below}
+    return bool(above == 1 and name in slopes and below == slopes[name])
 
 
 def _whole(numbers: np.ndarray) -> tuple[np.ndarray, Fraction]:
@@ -222,8 +234,11 @@ class _Recursion:
         share = unit**2 / d if network["input_scaling"] == "fan_in" else unit**2
         self.tokens = self.u2 * iv.mpf(share.numerator) / iv.mpf(share.denominator)
         self.trained = {g: int(g in network["trainable"]) for g in "WUbV"}
-        moments = {"relu": self._relu, "erf": self._erf, "linear": self._linear}
-        self.moments = moments[network["activation"]]
+        self.moments = self._erf
+        if "slopes" in network:
+            self.moments = self._piecewise_linear
+            below, above = (iv.mpf(slope) for slope in network["slopes"])
+            self.p2, self.q2 = ((above + below) / 2) ** 2, ((above - below) / 2) ** 2
         self.known: dict[tuple[Any, ...], list[list[Any]]] = {}
 
     def cells(self, x: np.ndarray, y: np.ndarray, same: bool) -> Cells:
@@ -285,35 +300,32 @@ class _Recursion:
             backs[layer] = slope * tangent
             token, below = self.u2 * states[layer], self.u2 * backs[layer]
 
-    def _linear(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
-        return c, self.iv.mpf(1)
-
     def _erf(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
         iv = self.iv
         root = iv.sqrt((1 + 2 * a) * (1 + 2 * b) - 4 * c * c)
         return 2 / iv.pi * iv.atan2(2 * c, root), 4 / (iv.pi * root)
 
-    def _relu(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
-        """With r = sqrt(ab), half the angle is atan2(sqrt(r - c), sqrt(r + c)).
+    def _piecewise_linear(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        """Of p u + q |u|: p^2 c + q^2 E |u u'|, whose second mean has slopes from -1 to 1 in c.
 
-        The state's moment grows with c, by no more than 1/2 per unit.
+        With r = sqrt(ab), half the angle is atan2(sqrt(r - c), sqrt(r + c)).
         """
         iv = self.iv
         if not a.b or not b.b:
-            return self.zero, iv.mpf(1) / 2
+            return self.zero, self.p2
         if a is b is c:
-            return c / 2, iv.mpf(1) / 2
+            return (self.p2 + self.q2) * c, self.p2 + self.q2
         r = iv.sqrt(a * b)
 
         def angle(covariance: Any) -> tuple[Any, Any]:
+            """The sine, and pi/2 less the angle."""
             minus, plus = (self._root(r - covariance), self._root(r + covariance))
-            theta = 2 * iv.atan2(minus, plus)
-            return minus * plus, theta
+            return minus * plus, iv.pi / 2 - 2 * iv.atan2(minus, plus)
 
         middle = iv.mpf(c.mid)
-        s, theta = angle(middle)
-        state = (s + (iv.pi - theta) * middle) / (2 * iv.pi) + (c - middle) / 2
-        return state, (iv.pi - angle(c)[1]) / (2 * iv.pi)
+        s, turn = angle(middle)
+        size = 2 * (s + turn * middle) / iv.pi + iv.mpf([-1, 1]) * (c - middle)
+        return self.p2 * c + self.q2 * size, self.p2 + self.q2 * 2 * angle(c)[1] / iv.pi
 
     def _root(self, v: Any) -> Any:
         """Root of what is known not to be negative."""

@@ -16,7 +16,13 @@ from rnntk import ElmanRNN, balls, infinite_kernel
 from rnntk.certified import Certificate, certify
 from rnntk.verification import verify
 
-ACTIVATIONS = ("relu", "erf", "linear")
+SLOPES = {"relu": 0.0, "abs": -1.0, "linear": 1.0, "leaky": 0.3}  # below 0
+ACTIVATIONS = (*SLOPES, "erf")
+
+
+def network(activation, **options):
+    phi = rnntk.activations.leaky_relu(SLOPES["leaky"]) if activation == "leaky" else activation
+    return ElmanRNN(phi, **options)
 
 
 def draw(n=5, t=4, d=3, seed=0):
@@ -24,9 +30,7 @@ def draw(n=5, t=4, d=3, seed=0):
 
 
 def moments(activation, a, b, c):
-    """E phi phi' and E phi' phi' by the formulas of the papers."""
-    if activation == "linear":
-        return c, mpmath.mpf(1)
+    """E phi phi' and E phi' phi' by the formulas of the papers, from relu's at c and at -c."""
     if activation == "erf":
         sine = 2 * c / mpmath.sqrt((1 + 2 * a) * (1 + 2 * b))
         root = mpmath.sqrt((1 + 2 * a) * (1 + 2 * b) - 4 * c * c)
@@ -35,8 +39,15 @@ def moments(activation, a, b, c):
     if not scale:
         return mpmath.mpf(0), mpmath.mpf(0)
     theta = mpmath.acos(max(-1, min(1, c / scale)))
-    side = mpmath.sin(theta) + (mpmath.pi - theta) * mpmath.cos(theta)
-    return scale * side / (2 * mpmath.pi), (mpmath.pi - theta) / (2 * mpmath.pi)
+
+    def relu(angle):
+        side = mpmath.sin(angle) + (mpmath.pi - angle) * mpmath.cos(angle)
+        return scale * side / (2 * mpmath.pi), (mpmath.pi - angle) / (2 * mpmath.pi)
+
+    below = mpmath.mpf(SLOPES[activation])
+    (state, slope), (turned, reverse) = relu(theta), relu(mpmath.pi - theta)
+    both = 1 + below**2
+    return both * state - 2 * below * turned, both * slope + 2 * below * reverse
 
 
 def truth(activation, x, w_std=2**0.5, u_std=2**0.5, b_std=0.0):
@@ -94,7 +105,7 @@ def batch(n, t, d, seed, scale, gap, kind):
 
 def check_against_mpmath(activation, n, t, d, seed, scale, gap, kind, b_std):
     x = batch(n, t, d, seed, scale, gap, kind)
-    certificate = certify(ElmanRNN(activation, b_std=b_std), x)
+    certificate = certify(network(activation, b_std=b_std), x)
     value, trace = truth(activation, x, b_std=b_std)
     error = trace * mpmath.mpf(2) ** -250  # of 300 bits of the eigenvalues
     with mpmath.workprec(300):
@@ -136,12 +147,12 @@ def test_the_enclosure_contains_the_truth_in_many_instances(**instance):
 def test_near_duplicates_are_enclosed_narrowly(activation):
     x = draw(6, 5, 4)
     x = np.concatenate([x, x * (1 + 1e-6 * draw(6, 5, 4, seed=1))])
-    certificate = certify(ElmanRNN(activation), x)
+    certificate = certify(network(activation), x)
     assert certificate.upper - certificate.lower <= 1e-6 * certificate.lower
     with mpmath.workprec(300):
         assert certificate.lower <= truth(activation, x)[0] <= certificate.upper
     # negative control: another last bit of a token is another kernel, outside of the enclosure
-    if activation != "relu":
+    if activation in ("erf", "linear"):
         x[0, 0, 0] += 1e-8
         with mpmath.workprec(300):
             assert not certificate.lower <= truth(activation, x)[0] <= certificate.upper
@@ -151,6 +162,8 @@ NETWORKS = [
     {},
     {"activation": "erf", "b_std": 0.3, "v_std": 0.5},
     {"activation": "linear", "depth": 2, "readout": "mean"},
+    {"activation": rnntk.activations.leaky_relu(1 / 3), "depth": 2, "b_std": 0.2},
+    {"activation": "abs", "readout": "mean"},
     {"readout": "mean", "depth": 2, "bidirectional": True, "trainable": ("U", "b"), "b_std": 0.5},
     {"readout": "sequence", "bidirectional": True, "activation": "erf", "trainable": ("W", "V")},
     {"readout": "sequence", "initial_state": "shared", "initial_state_std": 0.7},
@@ -311,13 +324,21 @@ def lies(certificate):
     yield replace(certificate, data=certificate.data * (1 + 1e-6))
     if certificate.network:
         yield replace(certificate, network=certificate.network | {"w_std": 1.4142136})
+        for activation in ("gelu", "erf", "relu", "leaky_relu(0.3)"):
+            if activation != certificate.network["activation"]:
+                named = certificate.network | {"activation": activation}
+                yield replace(certificate, network=named)
+    if "slopes" in certificate.network:
+        below, above = certificate.network["slopes"]
+        for slopes in ([below + 1e-9, above], [below, above + 1e-9]):
+            yield replace(certificate, network=certificate.network | {"slopes": slopes})
 
 
-@pytest.mark.parametrize("subject", ["matrix", "relu", "erf", "linear"])
+@pytest.mark.parametrize("subject", ["matrix", *ACTIVATIONS])
 def test_lies_are_not_verified(subject):
     matrix = draw(1, 5, 8)[0]
     certificate = (
-        certify(matrix @ matrix.T) if subject == "matrix" else certify(ElmanRNN(subject), draw())
+        certify(matrix @ matrix.T) if subject == "matrix" else certify(network(subject), draw())
     )
     assert verify(certificate)
     assert not any(map(verify, lies(certificate)))
@@ -354,7 +375,7 @@ def test_balls_of_kernel_entries_contain_the_truth():
     # radii themselves, which a lucky eigenvalue would not show
     x, lengths = draw(2, 3, 2), np.array([3, 3])
     for activation in ACTIVATIONS:
-        rnn = ElmanRNN(activation)
+        rnn = network(activation)
         for bits in (32, 128):
             matrix = balls.ntk(rnn, x, lengths, bits)
             fine = balls.ntk(rnn, x, lengths, 4 * bits)
@@ -385,13 +406,13 @@ def test_bad_input(monkeypatch):
         certify(rnn, x, rtol=0)
     with pytest.raises(ValueError, match="max_bits must be at least 128, got 64"):
         certify(rnn, x, max_bits=64)
-    with pytest.raises(ValueError, match=r"activation must be one of .* got 'tanh'"):
+    with pytest.raises(ValueError, match=r"relu, leaky_relu, .* or erf .* got 'tanh'"):
         certify(ElmanRNN("tanh"), x)
 
     def erf(u):
         return u / 2
 
-    with pytest.raises(ValueError, match=r"activation must be one of .* got 'erf'"):
+    with pytest.raises(ValueError, match=r"relu, leaky_relu, .* or erf .* got 'erf'"):
         certify(ElmanRNN(erf), x)
     certificate = certify(rnn, x)
     monkeypatch.setitem(sys.modules, "flint", None)
