@@ -6,6 +6,7 @@ styles differ as colours do, so that a figure survives printing in grey.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,10 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
+from rnntk.bounds import Bounds
+from rnntk.certified import Certificate
+from rnntk.spectrum import MinEigenvalue
+
 SIZE = (5.2, 3.6)
 # Okabe and Ito's colours, which stay apart for colour-blind readers, dark ones first.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+BOUND_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "h")
 STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -176,7 +182,7 @@ def min_eigenvalue_by_width(
     return figure
 
 
-def min_eigenvalue(
+def bounds(
     value: float,
     interval: tuple[float, float],
     lower: Mapping[str, float],
@@ -184,7 +190,7 @@ def min_eigenvalue(
     *,
     ax: Axes | None = None,
 ) -> Figure:
-    """The smallest eigenvalue with its interval, between its lower and upper bounds.
+    """One smallest eigenvalue with its interval, between its lower and upper bounds.
 
     Args:
         value: the smallest eigenvalue.
@@ -197,7 +203,7 @@ def min_eigenvalue(
 
     Example:
         >>> import rnntk
-        >>> figure = rnntk.plot.min_eigenvalue(0.5, (0.49, 0.51), {"schur": 0.4}, {"pair": 0.9})
+        >>> figure = rnntk.plot.bounds(0.5, (0.49, 0.51), {"schur": 0.4}, {"pair": 0.9})
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['lower bound: schur', 'smallest eigenvalue', 'upper bound: pair']
     """
@@ -237,6 +243,83 @@ def min_eigenvalue(
 
 def _ascending(bounds: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(bounds.items(), key=lambda item: item[1])
+
+
+def min_eigenvalue(
+    x: Sequence[float],
+    smallest: Sequence[MinEigenvalue],
+    certificates: Sequence[Certificate] = (),
+    bounds: Sequence[Bounds] = (),
+    *,
+    xlabel: str,
+    ax: Axes | None = None,
+) -> Figure:
+    """Smallest eigenvalues with their intervals and bounds against anything, both logarithmic.
+
+    Against the number of sequences or steps, a norm, a separation, a width: what all arguments
+    are given for, value by value.
+
+    Args:
+        x: positive numbers.
+        smallest: of a kernel matrix for each of them. Those that are not resolved are hollow, with
+            their intervals as bars; of an interval that reaches below 0 only the upper end is
+            marked.
+        certificates: of the exact kernels; drawn are both ends, unless 0 or infinite.
+        bounds: every lower bound dashed with filled marks, every upper one dotted with hollow ones;
+            those that are not positive are left out.
+        xlabel: what ``x`` is.
+        ax: axes to draw on.
+
+    Example:
+        >>> import numpy as np, rnntk
+        >>> x = [0.1, 1.0]
+        >>> smallest = [rnntk.spectrum.min_eigenvalue(np.diag([1, v])) for v in x]
+        >>> figure = rnntk.plot.min_eigenvalue(x, smallest, xlabel="second eigenvalue")
+        >>> figure.axes[0].get_ylabel()
+        'smallest eigenvalue'
+    """
+    figure, ax = _axes(ax)
+    at = np.asarray(x, float)
+    for side, style, fill in (("upper", ":", "none"), ("lower", "--", None)):
+        named = [getattr(bound, side) for bound in bounds]
+        for i, name in enumerate(dict.fromkeys(name for one in named for name in one)):
+            color, marker = COLORS[1 + i % (len(COLORS) - 1)], BOUND_MARKERS[i % len(BOUND_MARKERS)]
+            curve = _positive([one.get(name, np.nan) for one in named])
+            label = f"{side} bound: {name}"
+            ax.plot(
+                at, curve, style, marker=marker, ms=4.5, lw=1, mfc=fill, color=color, label=label
+            )
+    look: dict[str, Any]
+    if certificates:
+        ends = _positive([[c.lower, c.upper] for c in certificates])
+        look = {"ms": 9, "mew": 1.2, "color": "black", "zorder": 4}
+        ax.plot(np.repeat(at, 2), ends.ravel(), "x", label="certified, exact kernel", **look)
+    value, low, high = (
+        _positive([getattr(s, name) for s in smallest]) for name in ("value", "lower", "upper")
+    )
+    resolved = np.array([s.resolved for s in smallest])
+    ax.plot(
+        at, np.where(resolved, value, np.nan), "o-", ms=6, lw=1.8, color=COLORS[0], label="value"
+    )
+    if not resolved.all():
+        shown, known = np.where(resolved, np.nan, value), low > 0
+        look = {"ms": 7, "mfc": "white", "color": COLORS[0], "ls": "none", "zorder": 3}
+        both, above = np.where(known, shown, np.nan), np.where(known | resolved, np.nan, high)
+        ax.plot(at, both, marker="o", label="not resolved", **look)
+        ax.plot(at, above, marker="v", label="not resolved, at most", **look)
+    ax.vlines(at, low, high, color=COLORS[0], lw=2)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel("smallest eigenvalue")
+    ax.legend(fontsize=7)
+    return figure
+
+
+def _positive(values: Sequence[float] | Sequence[Sequence[float]]) -> np.ndarray:
+    """NaN, which is not drawn, for what has no place on a logarithmic axis."""
+    array = np.asarray(values, float)
+    return np.where((array > 0) & np.isfinite(array), array, np.nan)
 
 
 def scores(values: Mapping[str, float], metric: str, *, ax: Axes | None = None) -> Figure:
