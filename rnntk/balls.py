@@ -266,43 +266,41 @@ def moments(phi: Activation) -> Moments:
 def _piecewise_linear(phi: Activation) -> Moments:
     """phi(u) = p u + q |u|: arc-cosine kernels (Cho & Saul 2009), p^2 c + q^2 E |u u'|.
 
-    E |u u'| = (2/pi) (s + (pi/2 - theta) c), of the angle theta = atan2(s, c), s^2 = a a' - c^2,
-    has a slope in c between -1 and 1, which its ball would not show, and nearly equal sequences
-    would lose the digits of 1/theta at every step. So it is taken at the midpoint of c, plus the
-    radius: docs/theory/spectrum.md.
+    Q = E |u u'| = (2/pi) (s + (pi/2 - theta) c), theta = atan2(s, c), s^2 = a a' - c^2, changes by
+    no more than c does, and by 1 / (pi sqrt(a a')) times what a a' does. Its ball would not show
+    that, and nearly equal sequences would lose the digits of 1/theta at every step. So it is taken
+    at the midpoints, plus the radii: docs/theory/spectrum.md.
     """
-    arb = flint().arb
+    arb, context = flint().arb, flint().ctx
     above, below = (arb(v) for v in powers.ends(phi))
     p2, q2 = ((above - below) / 2) ** 2, ((above + below) / 2) ** 2
-    zero, both = arb(0), p2 + q2
-    right, share = arb.pi() / 2, 2 / arb.pi()
-
-    def root(square: Ball) -> tuple[Ball, bool]:
-        """s, and whether it is known to be positive."""
-        if square > 0:
-            return square.sqrt(), True
-        return square.abs_upper().sqrt().union(zero), False  # of a ball that reaches below 0
+    zero, both, pi = arb(0), p2 + q2, arb.pi()
+    right, share = pi / 2, 2 / pi
 
     def magnitude(area: Ball, c: Ball) -> Ball:
-        """E |u u'| at an exact c, which may lie beyond the root of the area."""
+        """Q of exact numbers, which lies between |c| and the root of the area."""
         c = abs(c)
-        s, apart = root(area - c * c)
-        if apart or not c > 0:
-            return share * (s + (right - arb.atan2(s, c)) * c)
-        # s - theta c <= (pi/2)^3 s^3 / (3 c^2) < 1.3 s^3 / c^2
-        rest = 13 * s.abs_upper() ** 3 / (10 * c * c)
-        return c + rest.abs_upper().union(zero) * share
+        with context.workprec(2 * context.prec):
+            square = area - c * c
+        if not square > 0:
+            return c.union(area.sqrt())
+        s = square.sqrt()
+        return share * (s + (right - arb.atan2(s, c)) * c)
 
     def pair(a1: Ball, a2: Ball, c: Ball) -> tuple[Ball, Ball]:
         if a1.is_zero() or a2.is_zero():
             # every tangent kernel that the slope multiplies is zero as well
             return zero, p2
         area, middle = a1 * a2, c.mid()
-        state = p2 * c + q2 * (magnitude(area, middle) + (c - middle))
-        s, _ = root(area - c * c)
+        if area > 0:
+            size = magnitude(area.mid(), middle) + (area - area.mid()) / (pi * area.sqrt())
+        else:
+            size = area.abs_upper().sqrt().union(zero).union(abs(middle))
+        square = area - c * c  # not negative, but its ball may reach below
+        s = square.sqrt() if square > 0 else square.abs_upper().sqrt().union(zero)
         # away from the branch cut
         angle = right - arb.atan2(s, c) if c > 0 else arb.atan2(s, -c) - right
-        return state, p2 + q2 * share * angle
+        return p2 * c + q2 * (size + (c - middle)), p2 + q2 * share * angle
 
     if q2.is_zero():
         return Moments(lambda a: (p2 * a, p2), lambda a1, a2, c: (p2 * c, p2))
