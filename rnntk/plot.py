@@ -6,6 +6,7 @@ styles differ as colours do, so that a figure survives printing in grey.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -280,40 +281,50 @@ def min_eigenvalue(
     """
     figure, ax = _axes(ax)
     at = np.asarray(x, float)
-    for side, style, fill in (("upper", ":", "none"), ("lower", "--", None)):
-        named = [getattr(bound, side) for bound in bounds]
-        for i, name in enumerate(dict.fromkeys(name for one in named for name in one)):
-            color, marker = COLORS[1 + i % (len(COLORS) - 1)], BOUND_MARKERS[i % len(BOUND_MARKERS)]
-            curve = _positive([one.get(name, np.nan) for one in named])
-            label = f"{side} bound: {name}"
-            ax.plot(
-                at, curve, style, marker=marker, ms=4.5, lw=1, mfc=fill, color=color, label=label
-            )
-    look: dict[str, Any]
-    if certificates:
-        ends = _positive([[c.lower, c.upper] for c in certificates])
-        look = {"ms": 9, "mew": 1.2, "color": "black", "zorder": 4}
-        ax.plot(np.repeat(at, 2), ends.ravel(), "x", label="certified, exact kernel", **look)
+    _bound_curves(ax, at, "upper", [bound.upper for bound in bounds])
     value, low, high = (
         _positive([getattr(s, name) for s in smallest]) for name in ("value", "lower", "upper")
     )
     resolved = np.array([s.resolved for s in smallest])
-    ax.plot(
-        at, np.where(resolved, value, np.nan), "o-", ms=6, lw=1.8, color=COLORS[0], label="value"
-    )
-    if not resolved.all():
-        shown, known = np.where(resolved, np.nan, value), low > 0
-        look = {"ms": 7, "mfc": "white", "color": COLORS[0], "ls": "none", "zorder": 3}
-        both, above = np.where(known, shown, np.nan), np.where(known | resolved, np.nan, high)
-        ax.plot(at, both, marker="o", label="not resolved", **look)
-        ax.plot(at, above, marker="v", label="not resolved, at most", **look)
+    shown = np.where(resolved, value, np.nan)
+    ax.plot(at, shown, "o-", ms=6, lw=1.8, color=COLORS[0], label="value")
     ax.vlines(at, low, high, color=COLORS[0], lw=2)
+    hollow: dict[str, Any] = {"ms": 7, "mfc": "white", "color": COLORS[0], "ls": "none"}
+    for name, marker, these, where in (
+        ("not resolved", "o", low > 0, value),
+        ("not resolved, at most", "v", np.isnan(low), high),
+    ):
+        if (these & ~resolved).any():
+            points = np.where(these & ~resolved, where, np.nan)
+            ax.plot(at, points, marker=marker, label=name, zorder=3, **hollow)
+    if certificates:
+        ends = _positive([[c.lower, c.upper] for c in certificates]).ravel()
+        twice, label = np.repeat(at, 2), "certified, exact kernel"
+        ax.plot(twice, ends, "x", ms=9, mew=1.2, color="black", zorder=4, label=label)
+    _bound_curves(ax, at, "lower", [bound.lower for bound in bounds])
     ax.set_xscale("log")
     ax.set_yscale("log")
+    if at.max() < 100 * at.min():  # too few powers of ten to read
+        ax.set_xticks(at, [f"{v:g}" for v in at])
+        ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel(xlabel)
     ax.set_ylabel("smallest eigenvalue")
     ax.legend(fontsize=7)
     return figure
+
+
+def _bound_curves(
+    ax: Axes, at: np.ndarray, side: str, bounds: Sequence[Mapping[str, float]]
+) -> None:
+    """Every bound by name, in the legend from the largest to the smallest at the last place."""
+    style, fill = (":", "none") if side == "upper" else ("--", None)
+    names = list(dict.fromkeys(name for one in bounds for name in one))
+    look = dict(zip(names, cycle(zip(cycle(COLORS[1:]), BOUND_MARKERS, strict=False))))
+    for name in sorted(names, key=lambda name: -bounds[-1].get(name, 0.0)):
+        curve = _positive([one.get(name, np.nan) for one in bounds])
+        color, marker = look[name]
+        label = f"{side} bound: {name}"
+        ax.plot(at, curve, style, marker=marker, ms=4.5, lw=1, mfc=fill, color=color, label=label)
 
 
 def _positive(values: Sequence[float] | Sequence[Sequence[float]]) -> np.ndarray:

@@ -13,8 +13,12 @@ from rnntk.bounds import Bounds
 
 RNG = np.random.default_rng(0)
 MINIMA = RNG.uniform(0.1, 0.5, size=(2, 3))
-EPS = [1.0, 1e-2, 1e-9, 1e-20]
-MATRICES = [np.diag([1.0, 1.0, eps**2]) for eps in EPS[:3]] + [np.ones((3, 3))]
+EPS = [1.0, 1e-2, 5e-4, 1e-20]
+MATRICES = [
+    *(np.diag([1.0, 1.0, eps**2]) for eps in EPS[:2]),
+    np.diag([1.0, 1.0, 2.5e-7]).astype(np.float32),  # positive, and not resolved in float32
+    np.ones((3, 3)),
+]
 SMALLEST = [spectrum.min_eigenvalue(matrix) for matrix in MATRICES]
 CERTIFICATES = [spectrum.certify(matrix) for matrix in MATRICES]
 BOUNDS = [
@@ -116,10 +120,9 @@ def test_smallest_eigenvalues_that_are_not_resolved_are_hollow_or_mere_upper_end
     (hollow,) = lines(figure, "not resolved")
     (above,) = lines(figure, "not resolved, at most")
     assert hollow.get_markerfacecolor() == above.get_markerfacecolor() == "white"
-    known = np.array([s.lower > 0 for s in SMALLEST])
-    shown = np.where(known, hollow.get_ydata(), above.get_ydata())[2:]
-    assert np.isfinite(shown).all()
-    np.testing.assert_array_equal(above.get_ydata()[3], SMALLEST[3].upper)
+    assert SMALLEST[2].lower > 0 > SMALLEST[3].lower
+    np.testing.assert_array_equal(hollow.get_ydata(), [*[np.nan] * 2, SMALLEST[2].value, np.nan])
+    np.testing.assert_array_equal(above.get_ydata(), [*[np.nan] * 3, SMALLEST[3].upper])
     (lower,) = lines(figure, "lower bound: schur")
     np.testing.assert_array_equal(lower.get_ydata()[:2], [b.lower["schur"] for b in BOUNDS[:2]])
     assert np.isnan(lower.get_ydata()[3])
