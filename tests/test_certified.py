@@ -158,6 +158,20 @@ def test_near_duplicates_are_enclosed_narrowly(activation):
             assert not certificate.lower <= truth(activation, x)[0] <= certificate.upper
 
 
+@pytest.mark.parametrize("activation", ["relu", "abs", "leaky"])
+def test_nearly_equal_sequences_lose_the_digits_of_their_angle_once(activation):
+    # entries of radius 2^-128 / distance; one such factor a step would leave nothing
+    x = draw(4, 8, 3)
+    x = np.concatenate([x, x * (1 + 1e-12 * draw(4, 8, 3, seed=1))])
+    certificate = certify(network(activation), x)
+    assert certificate.bits == 128
+    size = float(np.max(infinite_kernel(network(activation), x).ntk))
+    assert certificate.radius < 1e3 * size * 2.0**-128 / 1e-12
+    bounds = rnntk.bounds.min_eigenvalue(network(activation), x, rigorous=True)
+    assert 0.5 * certificate.lower < max(bounds.lower.values()) <= certificate.upper
+    assert certificate.lower <= min(bounds.upper.values()) < 1.01 * certificate.upper
+
+
 NETWORKS = [
     {},
     {"activation": "erf", "b_std": 0.3, "v_std": 0.5},
