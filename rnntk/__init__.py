@@ -2,7 +2,19 @@
 
 __version__ = "0.1.0"
 
-from rnntk import activations, bounds, datasets, interop, planning, plot, predict, spectrum, train
+from rnntk import (
+    activations,
+    bounds,
+    certified,
+    datasets,
+    interop,
+    planning,
+    plot,
+    predict,
+    spectrum,
+    train,
+    verification,
+)
 from rnntk.cells import cell_kernel
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
@@ -20,6 +32,7 @@ __all__ = [
     "activations",
     "bounds",
     "cell_kernel",
+    "certified",
     "datasets",
     "empirical_ensemble",
     "empirical_kernel",
@@ -32,4 +45,5 @@ __all__ = [
     "predict",
     "spectrum",
     "train",
+    "verification",
 ]

@@ -22,7 +22,7 @@ What depends on one sequence alone is computed beforehand. In a deeper layer the
 states below, and their u^2 dist(B) adds to dist(T). Derivation: docs/theory/infinite.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -135,34 +135,92 @@ def _compiled(platform: str) -> Callable[..., Kernel]:
 
 
 class Preactivation(NamedTuple):
-    """The last pre-activations u_T of the top layer, over a batch with itself.
+    """The pre-activations u of one layer at p points, each a step of a sequence, and what follows.
 
     Attributes:
-        std: sqrt(q_i), q_i = E u_i^2.
-        angle: 2 (sqrt(q_i q_j) - E u_i u_j).
-        tangent: T_T, the tangent kernel of u_T over the trained groups among W, U and b.
+        std: sqrt(E u_i^2).
+        angle: 2 (std_i std_j - E u_i u_j).
+        tangent: T, the tangent kernel of u over the trained groups among W, U and b.
+        covariance: K = E phi(u_i) phi(u_j).
+        slope: Kd = E phi'(u_i) phi'(u_j).
     """
 
-    std: Float[Array, " n"]
-    angle: Float[Array, "n n"]
-    tangent: Float[Array, "n n"]
+    std: Float[Array, " p"]
+    angle: Float[Array, "p p"]
+    tangent: Float[Array, "p p"]
+    covariance: Float[Array, "p p"]
+    slope: Float[Array, "p p"]
+
+
+def preactivations(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> Iterator[tuple[Preactivation, ...]]:
+    """All layers step by step, each sequence at the same step: what the "last" readout needs."""
+    both = _with_itself(rnn, x)
+    pairs = _begin(both, (0, 0))
+    for s in range(x.shape[1]):
+        pairs, layers = _observed(both, pairs, jnp.asarray(s))
+        yield layers
 
 
 @jax.jit
-def last_preactivation(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> Preactivation:
-    """The recursion of the "last" readout, stopped before the last activation."""
-    side, last = prepare(rnn, x, None), x.shape[1] - 1
-    both = Both(rnn, squared_scales(rnn, x.dtype), side, side, jnp.eye(len(x), dtype=bool))
+def preactivation_grid(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> tuple[Preactivation, ...]:
+    """All layers at all steps of all sequences together; point s n + i is step s of sequence i."""
+    both, (n, t, _) = _with_itself(rnn, x), x.shape
+    cells = _diagonals(t, t)
 
-    def step(pairs: AllPairs, s: Array) -> tuple[AllPairs, None]:
-        return _advance(both, (s, s), pairs, _drive(both, (s, s)))[1], None
+    def visit(pairs: AllPairs, cell: Array) -> tuple[AllPairs, tuple[Preactivation, ...]]:
+        return _observe(both, (cell[0], cell[1]), _restart(both, (cell[0], cell[1]), pairs))
 
-    pairs = jax.lax.scan(step, _begin(both, (0, 0)), jnp.arange(last))[0]
-    drive = _drive(both, (last, last))
-    top = _advance(both, (last, last), pairs, drive)[0][-1]
-    layer = side.layers[-1]
-    tangent = (_sum(layer.tangent[last], layer.tangent[last]) - top.tangent) / 2
-    return Preactivation(layer.std[last], top.state, symmetric(tangent))
+    layers = jax.lax.scan(visit, _begin(both, (0, 0)), jnp.asarray(cells))[1]
+    order = np.argsort(cells[:, 0] * t + cells[:, 1])
+
+    def arrange(v: Array) -> Array:
+        square = v[order].reshape(t, t, n, n).transpose(0, 2, 1, 3).reshape(t * n, t * n)
+        return symmetric(square)
+
+    return tuple(
+        Preactivation(side.std.reshape(-1), *(arrange(v) for v in layer[1:]))
+        for side, layer in zip(both.one.layers, layers, strict=True)
+    )
+
+
+@jax.jit
+def _with_itself(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> Both:
+    side = prepare(rnn, x, None)
+    return Both(rnn, squared_scales(rnn, x.dtype), side, side, jnp.eye(len(x), dtype=bool))
+
+
+@jax.jit
+def _observed(
+    both: Both, pairs: AllPairs, s: Int[Array, ""]
+) -> tuple[AllPairs, tuple[Preactivation, ...]]:
+    pairs, layers = _observe(both, (s, s), pairs)
+    return pairs, tuple(
+        Preactivation(layer.std, *(symmetric(v) for v in layer[1:])) for layer in layers
+    )
+
+
+def _observe(
+    both: Both, where: Where, pairs: AllPairs
+) -> tuple[AllPairs, tuple[Preactivation, ...]]:
+    """One step of the recursion, with what it saw on the way."""
+    inside, behind = _advance(both, where, pairs, _drive(both, where))
+    layers = []
+    for side1, side2, into, out in zip(
+        both.one.layers, both.two.layers, inside, behind, strict=True
+    ):
+        one = jax.tree.map(lambda v: v[where[0]], side1)
+        two = jax.tree.map(lambda v: v[where[1]], side2)
+        slopes = _moments(both.rnn, one, two, into.state)[1]
+        layers.append(
+            Preactivation(
+                one.std,
+                into.state,
+                (_sum(one.tangent, two.tangent) - into.tangent) / 2,
+                _product(one.after, two.after) - out.state / 2,
+                (_sum(one.slope, two.slope) - slopes) / 2,
+            )
+        )
+    return behind, tuple(layers)
 
 
 @jax.jit
@@ -327,11 +385,7 @@ def _advance(both: Both, where: Where, pairs: AllPairs, drive: Drive) -> tuple[A
         if behind:
             tangent = tangent + scales.u2 * behind[-1].tangent
         inside.append(Pairs(angle, tangent))
-        state, slope = rnn.phi.pair(
-            jax.tree.map(lambda v: v[..., :, None], layer1.marginal),
-            jax.tree.map(lambda v: v[..., None, :], layer2.marginal),
-            angle if rnn.phi.homogeneous else distance,
-        )
+        state, slope = _moments(rnn, layer1, layer2, angle)
         if not rnn.phi.homogeneous:
             state = jnp.maximum(state - _gap2(layer1.after, layer2.after), 0)
         total = _sum(layer1.tangent, layer2.tangent)
@@ -343,6 +397,15 @@ def _advance(both: Both, where: Where, pairs: AllPairs, drive: Drive) -> tuple[A
             back = (slope * (total - tangent) + slopes * tangent + uneven) / 2
         behind.append(Pairs(state, back))
     return tuple(inside), tuple(behind)
+
+
+def _moments(rnn: ElmanRNN, one: Layer, two: Layer, angle: Array) -> tuple[Array, Array]:
+    """Squared distances of phi (its angular part, if homogeneous) and of phi'."""
+    return rnn.phi.pair(
+        jax.tree.map(lambda v: v[..., :, None], one.marginal),
+        jax.tree.map(lambda v: v[..., None, :], two.marginal),
+        angle if rnn.phi.homogeneous else angle + _gap2(one.std, two.std),
+    )
 
 
 def _join(rnn: ElmanRNN, scales: Scales, one: Layer, two: Layer) -> Float[Array, "n1 n2"]:

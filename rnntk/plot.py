@@ -6,6 +6,8 @@ styles differ as colours do, so that a figure survives printing in grey.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,10 +15,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
+from rnntk.bounds import Bounds
+from rnntk.certified import Certificate
+from rnntk.spectrum import MinEigenvalue
+
 SIZE = (5.2, 3.6)
 # Okabe and Ito's colours, which stay apart for colour-blind readers, dark ones first.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+BOUND_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "h")
 STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -176,7 +183,7 @@ def min_eigenvalue_by_width(
     return figure
 
 
-def min_eigenvalue(
+def bounds(
     value: float,
     interval: tuple[float, float],
     lower: Mapping[str, float],
@@ -184,7 +191,7 @@ def min_eigenvalue(
     *,
     ax: Axes | None = None,
 ) -> Figure:
-    """The smallest eigenvalue with its interval, between its lower and upper bounds.
+    """One smallest eigenvalue with its interval, between its lower and upper bounds.
 
     Args:
         value: the smallest eigenvalue.
@@ -197,7 +204,7 @@ def min_eigenvalue(
 
     Example:
         >>> import rnntk
-        >>> figure = rnntk.plot.min_eigenvalue(0.5, (0.49, 0.51), {"schur": 0.4}, {"pair": 0.9})
+        >>> figure = rnntk.plot.bounds(0.5, (0.49, 0.51), {"schur": 0.4}, {"pair": 0.9})
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['lower bound: schur', 'smallest eigenvalue', 'upper bound: pair']
     """
@@ -237,6 +244,93 @@ def min_eigenvalue(
 
 def _ascending(bounds: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(bounds.items(), key=lambda item: item[1])
+
+
+def min_eigenvalue(
+    x: Sequence[float],
+    smallest: Sequence[MinEigenvalue],
+    certificates: Sequence[Certificate] = (),
+    bounds: Sequence[Bounds] = (),
+    *,
+    xlabel: str,
+    ax: Axes | None = None,
+) -> Figure:
+    """Smallest eigenvalues with their intervals and bounds against anything, both logarithmic.
+
+    Against the number of sequences or steps, a norm, a separation, a width: what all arguments
+    are given for, value by value.
+
+    Args:
+        x: positive numbers.
+        smallest: of a kernel matrix for each of them. Those that are not resolved are hollow, with
+            their intervals as bars; of an interval that reaches below 0 only the upper end is
+            marked.
+        certificates: of the exact kernels; drawn are both ends, unless 0 or infinite.
+        bounds: every lower bound dashed with filled marks, every upper one dotted with hollow ones;
+            those that are not positive are left out.
+        xlabel: what ``x`` is.
+        ax: axes to draw on.
+
+    Example:
+        >>> import numpy as np, rnntk
+        >>> x = [0.1, 1.0]
+        >>> smallest = [rnntk.spectrum.min_eigenvalue(np.diag([1, v])) for v in x]
+        >>> figure = rnntk.plot.min_eigenvalue(x, smallest, xlabel="second eigenvalue")
+        >>> figure.axes[0].get_ylabel()
+        'smallest eigenvalue'
+    """
+    figure, ax = _axes(ax)
+    at = np.asarray(x, float)
+    _bound_curves(ax, at, "upper", [bound.upper for bound in bounds])
+    value, low, high = (
+        _positive([getattr(s, name) for s in smallest]) for name in ("value", "lower", "upper")
+    )
+    resolved = np.array([s.resolved for s in smallest])
+    shown = np.where(resolved, value, np.nan)
+    ax.plot(at, shown, "o-", ms=6, lw=1.8, color=COLORS[0], label="value")
+    ax.vlines(at, low, high, color=COLORS[0], lw=2)
+    hollow: dict[str, Any] = {"ms": 7, "mfc": "white", "color": COLORS[0], "ls": "none"}
+    for name, marker, these, where in (
+        ("not resolved", "o", low > 0, value),
+        ("not resolved, at most", "v", np.isnan(low), high),
+    ):
+        if (these & ~resolved).any():
+            points = np.where(these & ~resolved, where, np.nan)
+            ax.plot(at, points, marker=marker, label=name, zorder=3, **hollow)
+    if certificates:
+        ends = _positive([[c.lower, c.upper] for c in certificates]).ravel()
+        twice, label = np.repeat(at, 2), "certified, exact kernel"
+        ax.plot(twice, ends, "x", ms=9, mew=1.2, color="black", zorder=4, label=label)
+    _bound_curves(ax, at, "lower", [bound.lower for bound in bounds])
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    if at.max() < 100 * at.min():  # too few powers of ten to read
+        ax.set_xticks(at, [f"{v:g}" for v in at])
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel("smallest eigenvalue")
+    ax.legend(fontsize=7)
+    return figure
+
+
+def _bound_curves(
+    ax: Axes, at: np.ndarray, side: str, bounds: Sequence[Mapping[str, float]]
+) -> None:
+    """Every bound by name, in the legend from the largest to the smallest at the last place."""
+    style, fill = (":", "none") if side == "upper" else ("--", None)
+    names = list(dict.fromkeys(name for one in bounds for name in one))
+    look = dict(zip(names, cycle(zip(cycle(COLORS[1:]), BOUND_MARKERS, strict=False))))
+    for name in sorted(names, key=lambda name: -bounds[-1].get(name, 0.0)):
+        curve = _positive([one.get(name, np.nan) for one in bounds])
+        color, marker = look[name]
+        label = f"{side} bound: {name}"
+        ax.plot(at, curve, style, marker=marker, ms=4.5, lw=1, mfc=fill, color=color, label=label)
+
+
+def _positive(values: Sequence[float] | Sequence[Sequence[float]]) -> np.ndarray:
+    """NaN, which is not drawn, for what has no place on a logarithmic axis."""
+    array = np.asarray(values, float)
+    return np.where((array > 0) & np.isfinite(array), array, np.nan)
 
 
 def scores(values: Mapping[str, float], metric: str, *, ax: Axes | None = None) -> Figure:

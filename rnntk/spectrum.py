@@ -1,21 +1,36 @@
 """Eigenvalues of kernel matrices, in float64 on the host, each smallest one with its interval.
 
-The lower end is Rump's Cholesky test (2006), the upper one a Rayleigh quotient, both with their
-own rounding bounded: docs/theory/spectrum.md derives every constant.
+The eigensolvers are LAPACK's, on the host, wherever the matrix was made: those of accelerators are
+known to return NaN without a word where they fail. NaN in a matrix is refused before anything is
+computed. The intervals are those of :mod:`rnntk.rump`, proved in docs/theory/spectrum.md; those of
+exact kernels come from :func:`certify`.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from rnntk import gram
+from rnntk import gram, lanczos, rump
+from rnntk.certified import Certificate, certify
 
-METHODS = ("auto", "dense")
-_U = 2.0**-53
-_ETA = 2.0**-1074
+__all__ = [
+    "METHODS",
+    "Certificate",
+    "MinEigenvalue",
+    "Summary",
+    "certify",
+    "eigenvalues",
+    "min_eigenvalue",
+    "summary",
+]
+
+METHODS = ("auto", "dense", "cholesky", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -24,7 +39,7 @@ class MinEigenvalue:
 
     Attributes:
         value: the eigenvalue as computed.
-        lower: lower end of the interval.
+        lower: lower end of the interval; -inf where the method knows none.
         upper: upper end of the interval.
         method: how ``value`` was computed.
         certified: whether [lower, upper] provably contains the smallest eigenvalue of the given
@@ -39,6 +54,43 @@ class MinEigenvalue:
     method: str
     certified: bool
     resolved: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    r"""Numbers that describe a spectrum :math:`\lambda_1 \ge \dots \ge \lambda_n`.
+
+    Attributes:
+        smallest: :math:`\lambda_n`.
+        largest: :math:`\lambda_1`.
+        condition_number: :math:`\lambda_1 / \lambda_n`; infinite where :math:`\lambda_n` is not
+            positive and resolved.
+        trace: :math:`\sum_i \lambda_i`.
+        effective_rank: exponential of the entropy of :math:`\lambda_i / \sum_j \lambda_j`
+            (Roy & Vetterli 2007), negative eigenvalues counting as 0.
+        intrinsic_dimension: :math:`\sum_i \lambda_i / \lambda_1`.
+        stable_rank: :math:`\sum_i \lambda_i^2 / \lambda_1^2`.
+        effective_dimension: :math:`\sum_i \lambda_i / (\lambda_i + r)` at the ridge r, None
+            without one.
+        decay_exponent: a in :math:`\lambda_k \sim k^{-a}`, by least squares in logarithms over
+            ``decay_range``; None where fewer than 8 eigenvalues are resolved and positive.
+        decay_range: first and last k of the fit: of the resolved eigenvalues the first half, less
+            their first twentieth. What finite samples do to a power law shows in its tail.
+        unresolved: fraction of the eigenvalues within n eps :math:`|\lambda|_{\max}` of 0, eps of
+            the matrix's own dtype.
+    """
+
+    smallest: float
+    largest: float
+    condition_number: float
+    trace: float
+    effective_rank: float
+    intrinsic_dimension: float
+    stable_rank: float
+    effective_dimension: float | None
+    decay_exponent: float | None
+    decay_range: tuple[int, int] | None
+    unresolved: float
 
 
 def eigenvalues(K: ArrayLike) -> Float[np.ndarray, " n"]:
@@ -58,22 +110,92 @@ def eigenvalues(K: ArrayLike) -> Float[np.ndarray, " n"]:
         >>> rnntk.spectrum.eigenvalues(np.diag([2.0, 1.0])).tolist()
         [1.0, 2.0]
     """
-    return scipy.linalg.eigvalsh(gram.check_symmetric(K))
+    return scipy.linalg.eigvalsh(gram.check_symmetric(K), check_finite=False)
 
 
-def min_eigenvalue(K: ArrayLike, method: str = "auto") -> MinEigenvalue:
+def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
+    """Condition, ranks and decay of a spectrum.
+
+    Args:
+        K: symmetric matrix (n, n).
+        ridge: added to the diagonal in kernel regression, not divided by n.
+
+    Returns:
+        See :class:`Summary`; every number is computed from all eigenvalues, in float64.
+
+    Raises:
+        TypeError, ValueError: see :func:`rnntk.gram.check_symmetric`.
+        ValueError: for a ridge that is not positive, or a matrix that has no positive eigenvalue.
+
+    Example:
+        >>> import numpy as np, rnntk
+        >>> result = rnntk.spectrum.summary(np.diag([3.0, 1.0]), ridge=1.0)
+        >>> result.condition_number, result.stable_rank, result.effective_dimension
+        (3.0, 1.1111111111111112, 1.25)
+    """
+    if ridge is not None and not 0 < ridge < math.inf:
+        raise ValueError(f"ridge must be positive and finite, got {ridge}.")
+    values = eigenvalues(K)[::-1]
+    largest, smallest = float(values[0]), float(values[-1])
+    if largest <= 0:
+        raise ValueError(f"K must have a positive eigenvalue, got {largest:.3g} as the largest.")
+    floor = _floor(values, np.asarray(K).dtype)
+    relative = values / largest  # squares and sums of these are in range
+    shares = np.maximum(relative, 0) / np.maximum(relative, 0).sum()
+    entropy = -float(np.sum(shares * np.log(np.where(shares > 0, shares, 1))))
+    exponent, fitted = _decay(values[: int(np.sum(values > floor))])
+    kept = np.maximum(values, 0)
+    return Summary(
+        smallest=smallest,
+        largest=largest,
+        condition_number=largest / smallest if smallest > floor else math.inf,
+        trace=float(values.sum()),
+        effective_rank=math.exp(entropy),
+        intrinsic_dimension=float(relative.sum()),
+        stable_rank=float(np.sum(relative**2)),
+        effective_dimension=None if ridge is None else float(np.sum(kept / (kept + ridge))),
+        decay_exponent=exponent,
+        decay_range=fitted,
+        unresolved=float(np.mean(np.abs(values) <= floor)),
+    )
+
+
+def _floor(values: np.ndarray, dtype: np.dtype) -> float:
+    """What rounding in ``dtype`` can make."""
+    return len(values) * 2 * gram.unit_roundoff(dtype) * float(np.abs(values).max())
+
+
+def _decay(values: np.ndarray) -> tuple[float | None, tuple[int, int] | None]:
+    """Slope of -log(value) against log(rank), of descending positive values."""
+    if len(values) < 8:
+        return None, None
+    first, last = 1 + len(values) // 20, len(values) // 2
+    ranks = np.arange(first, last + 1)
+    slope = np.polyfit(np.log(ranks), np.log(values[first - 1 : last]), 1)[0]
+    return -float(slope), (first, last)
+
+
+def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
     """Smallest eigenvalue of a symmetric matrix, in an interval that rounding cannot escape.
 
     Args:
-        K: symmetric matrix (n, n). A float32 matrix counts as known to its own rounding.
-        method: ``"dense"``, all eigenvalues by LAPACK; ``"auto"`` chooses.
+        K: symmetric matrix (n, n), for which a float32 one counts as known to its own rounding; or
+            an operator, anything that has ``shape`` and multiplies a vector by ``matvec``, ``mv``,
+            ``@`` or a call, such as SciPy's and lineax's.
+        method: ``"dense"``, all eigenvalues by LAPACK; ``"cholesky"``, Lanczos on the inverse by
+            one factorization, and a second one for the interval: a fraction of the cost of all
+            eigenvalues, for large n; ``"lanczos"``, Lanczos on the matrix itself, which only
+            multiplies by it; ``"auto"``, the last for an operator, else by size.
 
     Returns:
-        The eigenvalue with its interval, in float64.
+        The eigenvalue with its interval, in float64. ``"lanczos"`` bounds it from above alone, up
+        to rounding: ``lower`` is -inf, ``certified`` False.
 
     Raises:
-        ValueError: for an unknown method, or a matrix that is not square, finite and symmetric.
+        ValueError: for an unknown method, an operator with another method than ``"lanczos"``, or a
+            matrix that is not square, finite and symmetric.
         TypeError: for a matrix that is not floating point.
+        FloatingPointError: if an operator's product is not finite.
 
     Example:
         >>> import numpy as np, rnntk
@@ -83,77 +205,78 @@ def min_eigenvalue(K: ArrayLike, method: str = "auto") -> MinEigenvalue:
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-    A = gram.check_symmetric(K)
-    dtype = np.asarray(K).dtype
-    n = len(A)
-    values = scipy.linalg.eigvalsh(A)
-    largest = max(abs(values[0]), abs(values[-1]))
-    lower, factor = _lower_bound(A, values[0], largest)
-    upper = _rayleigh_upper_bound(A, factor)
-    if dtype != np.float64:
-        own = gram.unit_roundoff(dtype) * np.linalg.norm(A) * (1 + 1e-12)
-        lower, upper = np.nextafter(lower - own, -np.inf), np.nextafter(upper + own, np.inf)
+    if _is_operator(K):
+        if method not in ("auto", "lanczos"):
+            raise ValueError(f"method must be 'lanczos' for an operator, got {method!r}.")
+        dtype = np.dtype(getattr(K, "dtype", np.float64))
+        return _from_above(_product(K, dtype), _size(K), dtype)
+    A, relative, absolute = gram.with_uncertainty(K)
+    dtype, n = np.asarray(K).dtype, len(A)
+    if method == "lanczos":
+        return _from_above(lambda v: A @ v, n, dtype)
+    ends = lanczos.ends(A, method)
+    interval = rump.enclose(A, ends.smallest, relative, absolute)
+    # in the cholesky method the estimate is what Lanczos has come to, and the quotient finishes it
+    value = ends.smallest if ends.method == "dense" else interval.value
+    value = min(max(value, interval.lower), interval.upper)
     return MinEigenvalue(
-        value=float(np.clip(values[0], lower, upper)),
-        lower=float(lower),
-        upper=float(upper),
-        method="dense",
-        certified=bool(np.isfinite(lower)),
-        resolved=bool(abs(values[0]) > n * 2 * gram.unit_roundoff(dtype) * largest),
+        value=value,
+        lower=interval.lower,
+        upper=interval.upper,
+        method=ends.method,
+        certified=math.isfinite(interval.lower) and math.isfinite(interval.upper),
+        resolved=abs(value) > n * 2 * gram.unit_roundoff(dtype) * ends.largest,
     )
 
 
-def _lower_bound(A: np.ndarray, value: float, largest: float) -> tuple[float, np.ndarray | None]:
-    """Rump's test at shifts that move down from ``value`` until Cholesky runs to completion.
-
-    If the floating-point Cholesky factorization of fl(A - s I) ends without a pivot <= 0, then
-    lmin(A) >= s - gamma/(1 - gamma) tr(fl(A - s I)) - u max|fl(a_ii - s)| - underflow, with
-    gamma = (n + 2) u / (1 - (n + 2) u).
-    """
-    n = len(A)
-    gamma = (n + 2) * _U / (1 - (n + 2) * _U)
-    gap = 4 * n * _U * largest + 4 * _ETA * n * n
-    for _ in range(40):
-        shift = value - gap
-        shifted = A.copy()
-        diagonal = np.diagonal(A) - shift
-        np.fill_diagonal(shifted, diagonal)
-        gap *= 4
-        try:
-            factor = scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True)
-        except np.linalg.LinAlgError:
-            continue
-        top = float(np.max(np.abs(diagonal)))
-        error = gamma / (1 - gamma) * float(np.sum(diagonal)) + _U * top
-        error += 4 * (n + 1) * (2 * (n + 2) + top) * _ETA
-        # the few operations that form the bound itself, its sum over n entries included
-        error *= 1 + (n + 10) * 4 * _U
-        return float(np.nextafter(shift - error, -np.inf)), factor
-    return -np.inf, None
+def _is_operator(K: Any) -> bool:
+    """Whether K multiplies vectors without being an array."""
+    if hasattr(K, "__array__") or not (hasattr(K, "shape") or hasattr(K, "in_size")):
+        return False
+    return any(hasattr(K, name) for name in ("matvec", "mv", "__matmul__", "__call__"))
 
 
-def _rayleigh_upper_bound(A: np.ndarray, factor: np.ndarray | None) -> float:
-    """Rayleigh quotient of a vector from inverse iteration, rounded up.
+def _size(K: Any) -> int:
+    """Rows of an operator; lineax's have sizes for a shape."""
+    shape = tuple(K.shape) if hasattr(K, "shape") else (K.out_size(), K.in_size())
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
+        raise ValueError(f"K must be a square operator, got shape {shape}.")
+    return int(shape[0])
 
-    |fl(x'Ax) - x'Ax| <= gamma_{2n} |x|'|A||x| for any order of summation, and likewise for x'x.
-    """
-    n = len(A)
-    best = int(np.argmin(np.diagonal(A)))
-    if factor is None:
-        return float(A[best, best])
-    x = np.random.default_rng(0).standard_normal(n)
-    with np.errstate(all="ignore"):
-        for _ in range(4):
-            x = scipy.linalg.cho_solve((factor, True), x, check_finite=False)
-            x /= np.abs(x).max()  # first, so that the norm cannot overflow
-            x /= np.linalg.norm(x)
-    if not np.isfinite(x).all():  # a factor near underflow
-        return float(A[best, best])
-    size = np.abs(x)
-    gamma = (2 * n + 4) * _U / (1 - (2 * n + 4) * _U)
-    slack = gamma * float(size @ (np.abs(A) @ size)) * (1 + 4 * gamma) + 4 * n * n * _ETA
-    top = float(x @ (A @ x)) + slack
-    norm = float(x @ x)
-    quotient = top / (norm * (1 - gamma)) if top > 0 else top / (norm * (1 + gamma))
-    quotient = float(np.nextafter(quotient + 2 * _U * abs(quotient), np.inf))
-    return min(quotient, float(A[best, best]))
+
+def _product(K: Any, dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+    """Multiplication by an operator in its own dtype, the result in float64."""
+    if hasattr(K, "matvec"):
+        multiply = K.matvec
+    elif hasattr(K, "mv"):
+        multiply = K.mv
+    else:
+        multiply = K.__matmul__ if hasattr(K, "__matmul__") else K
+
+    def product(v: np.ndarray) -> np.ndarray:
+        result = np.asarray(multiply(v.astype(dtype)), np.float64).reshape(-1)
+        if result.shape != v.shape or not np.isfinite(result).all():
+            raise FloatingPointError(
+                f"K must map a vector to a finite vector, got shape {result.shape} from {v.shape}, "
+                f"{int(np.sum(~np.isfinite(result)))} of its entries not finite."
+            )
+        return result
+
+    return product
+
+
+def _from_above(
+    product: Callable[[np.ndarray], np.ndarray], n: int, dtype: np.dtype
+) -> MinEigenvalue:
+    """Lanczos on the matrix itself, to what its dtype resolves."""
+    eps = 2 * gram.unit_roundoff(dtype)
+    values = lanczos.ritz(product, n, 0, eps**0.75)
+    value, floor = float(values[0]), n * eps * float(np.abs(values).max())
+    return MinEigenvalue(
+        value=value,
+        lower=-math.inf,
+        upper=value + floor,
+        method="lanczos",
+        certified=False,
+        resolved=abs(value) > floor,
+    )

@@ -333,7 +333,7 @@ def eigenvalues(problem: Problem, arrays: dict[str, np.ndarray], title: str) -> 
     figures = {
         "spectrum": plot.spectrum(eigenvalues, dict(zip(widths, finite, strict=True))),
         "min_eigenvalue_by_width": plot.min_eigenvalue_by_width(widths, minima, smallest.value),
-        "min_eigenvalue": plot.min_eigenvalue(
+        "min_eigenvalue": plot.bounds(
             smallest.value, (smallest.lower, smallest.upper), lower, upper
         ),
     }

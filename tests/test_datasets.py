@@ -3,6 +3,7 @@
 import io
 import zipfile
 
+import jax
 import numpy as np
 import pytest
 
@@ -297,3 +298,27 @@ def test_split_refuses_few_sequences_and_one_class(tmp_path):
     rare = datasets.load(save(tmp_path, **arrays(n=500, y=(np.arange(500) == 0).astype(int))))
     with pytest.raises(ValueError, match="all 8 training labels drawn are 0"):
         datasets.split(rare, 8)
+
+
+def test_random_tokens():
+    key = jax.random.key(3)
+    x = datasets.unit_tokens(key, 40, 5, 3)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=2), 1, rtol=1e-14)
+    np.testing.assert_array_equal(x, datasets.unit_tokens(key, 40, 5, 3))
+    assert not np.array_equal(x, datasets.unit_tokens(jax.random.key(4), 40, 5, 3))
+    near = datasets.unit_tokens(key, 40, 5, 3, correlation=0.99)
+    assert np.einsum("td,td", near[0], near[1]) / 5 > 0.9 > np.einsum("td,td", x[0], x[1]) / 5
+    behind = datasets.fixed_first_token(key, 40, 5, 3, 0.01)
+    assert (behind[:, 0] == behind[0, 0]).all()
+    np.testing.assert_allclose(np.linalg.norm(behind[:, 0], axis=1), 1, rtol=1e-14)
+    np.testing.assert_allclose(np.linalg.norm(behind[:, 1:], axis=2), 0.01, rtol=1e-14)
+
+
+def test_random_tokens_refuse():
+    key = jax.random.key(3)
+    with pytest.raises(ValueError, match="t must be at least 1, got 0"):
+        datasets.unit_tokens(key, 2, 0, 3)
+    with pytest.raises(ValueError, match=r"correlation must lie in \[0, 1\), got 1"):
+        datasets.unit_tokens(key, 2, 3, 3, correlation=1)
+    with pytest.raises(ValueError, match="eps must be finite and not negative, got -1"):
+        datasets.fixed_first_token(key, 2, 3, 3, -1)

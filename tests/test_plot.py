@@ -8,10 +8,23 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from rnntk import plot
+from rnntk import plot, spectrum
+from rnntk.bounds import Bounds
 
 RNG = np.random.default_rng(0)
 MINIMA = RNG.uniform(0.1, 0.5, size=(2, 3))
+EPS = [1.0, 1e-2, 5e-4, 1e-20]
+MATRICES = [
+    *(np.diag([1.0, 1.0, eps**2]) for eps in EPS[:2]),
+    np.diag([1.0, 1.0, 2.5e-7]).astype(np.float32),  # positive, and not resolved in float32
+    np.ones((3, 3)),
+]
+SMALLEST = [spectrum.min_eigenvalue(matrix) for matrix in MATRICES]
+CERTIFICATES = [spectrum.certify(matrix) for matrix in MATRICES]
+BOUNDS = [
+    Bounds({"schur": s.lower / 2, "series": s.lower / 4}, {"pair": 2 * s.upper}, {}, False)
+    for s in SMALLEST
+]
 FIGURES = {
     "width_convergence": lambda **ax: plot.width_convergence(
         [16, 64], {"NTK": MINIMA, "NNGP": MINIMA}, slopes={"NTK": -0.5}, **ax
@@ -28,11 +41,17 @@ FIGURES = {
     "min_eigenvalue_by_width, one seed": lambda **ax: plot.min_eigenvalue_by_width(
         [16, 64], MINIMA[:, :1], 0.7, **ax
     ),
-    "min_eigenvalue": lambda **ax: plot.min_eigenvalue(
+    "bounds": lambda **ax: plot.bounds(
         0.5, (0.49, 0.51), {"schur": 0.4, "separation": 0.1}, {"pair": 0.9}, **ax
     ),
-    "min_eigenvalue, not positive": lambda **ax: plot.min_eigenvalue(
+    "bounds, not positive": lambda **ax: plot.bounds(
         -1e-17, (-1e-15, 1e-15), {"schur": 0.0}, {"pair": 0.0}, **ax
+    ),
+    "min_eigenvalue": lambda **ax: plot.min_eigenvalue(
+        EPS, SMALLEST, CERTIFICATES, BOUNDS, xlabel="eps", **ax
+    ),
+    "min_eigenvalue, nothing else": lambda **ax: plot.min_eigenvalue(
+        EPS, SMALLEST, xlabel="eps", **ax
     ),
     "scores": lambda **ax: plot.scores({"NTK": 0.9, "RBF": 0.8}, "test accuracy", **ax),
     "losses": lambda **ax: plot.losses(
@@ -48,7 +67,7 @@ def test_every_figure_is_labelled_and_drawn_without_globals(name, tmp_path):
     figure = FIGURES[name]()
     assert isinstance(figure, Figure)
     assert figure.axes[0].get_xlabel()
-    assert figure.axes[0].get_ylabel() or name.startswith(("min_eigenvalue", "scores"))
+    assert figure.axes[0].get_ylabel() or name.startswith(("bounds", "scores"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a glyph that is missing, a layout that collapses
         figure.savefig(tmp_path / "figure.svg")
@@ -92,3 +111,31 @@ def test_spectrum_is_descending_and_leaves_out_what_is_not_positive():
 def test_series_differ_without_colour():
     figure = plot.spectrum(np.ones(2), {width: np.ones((1, 2)) for width in (1, 2, 3)})
     assert {line.get_linestyle() for line in figure.axes[0].lines} == {"-", "--", "-.", ":"}
+
+
+def test_smallest_eigenvalues_that_are_not_resolved_are_hollow_or_mere_upper_ends():
+    figure = plot.min_eigenvalue(EPS, SMALLEST, CERTIFICATES, BOUNDS, xlabel="eps")
+    (value,) = lines(figure, "value")
+    np.testing.assert_allclose(value.get_ydata(), [1, 1e-4, np.nan, np.nan], rtol=1e-12)
+    (hollow,) = lines(figure, "not resolved")
+    (above,) = lines(figure, "not resolved, at most")
+    assert hollow.get_markerfacecolor() == above.get_markerfacecolor() == "white"
+    assert SMALLEST[2].lower > 0 > SMALLEST[3].lower
+    np.testing.assert_array_equal(hollow.get_ydata(), [*[np.nan] * 2, SMALLEST[2].value, np.nan])
+    np.testing.assert_array_equal(above.get_ydata(), [*[np.nan] * 3, SMALLEST[3].upper])
+    (lower,) = lines(figure, "lower bound: schur")
+    np.testing.assert_array_equal(lower.get_ydata()[:2], [b.lower["schur"] for b in BOUNDS[:2]])
+    assert np.isnan(lower.get_ydata()[3])
+    axes = figure.axes[0]
+    assert (axes.get_xscale(), axes.get_yscale(), axes.get_xlabel()) == ("log", "log", "eps")
+
+
+def test_bounds_differ_without_colour():
+    names = ("schur", "schur_both", "schur_split", "series", "separation")
+    bound = Bounds(dict.fromkeys(names, 0.1), {"pair": 2.0, "diagonal": 3.0}, {}, False)
+    figure = plot.min_eigenvalue([1.0], SMALLEST[:1], bounds=[bound], xlabel="eps")
+    looks = [
+        (line.get_linestyle(), line.get_marker(), line.get_markerfacecolor() == "none")
+        for line in figure.axes[0].lines
+    ]
+    assert len(looks) == len(set(looks)) == 8

@@ -1,0 +1,332 @@
+"""Certificates proved anew, by arithmetic that shares nothing with what made them.
+
+No module of this package and no ball arithmetic is used: kernels are evaluated again by mpmath's
+intervals, in half-angles, pair by pair; eigenvalues are bounded by exact whole numbers of Python.
+docs/theory/spectrum.md has the two lemmas.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from math import inf, isqrt
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+_PRECISIONS = (128, 256, 512, 1024, 2048)
+
+Cells = dict[tuple[int, int], Any]
+
+
+def verify(certificate: Any) -> bool:
+    """Whether the enclosure that a certificate states can be proved from the data it holds.
+
+    Slow and simple: about 300 microseconds for a step of a pair of sequences, and (n/100)^3
+    seconds for the matrix, more at higher precision.
+
+    Args:
+        certificate: a :class:`rnntk.certified.Certificate`.
+
+    Returns:
+        True if both ends are proved. False does not disprove them, but any certificate that
+        ``certify`` made, and whose kernel is not singular, should pass; of a singular kernel the
+        upper end passes where it is 0 because of equal sequences, or wide enough.
+
+    Raises:
+        ImportError: without mpmath, for a kernel.
+
+    Example:
+        >>> import dataclasses, numpy as np, rnntk
+        >>> certificate = rnntk.spectrum.certify(np.array([[2.0, 1.0], [1.0, 2.0]]))
+        >>> verify(certificate), verify(dataclasses.replace(certificate, lower=1.5))
+        (True, False)
+    """
+    if not -inf < certificate.lower <= certificate.upper < inf:
+        return False
+    if not certificate.network:
+        middle, unit = _whole(np.asarray(certificate.data))
+        norm2 = int(np.sum(middle * middle))
+        radius = Fraction(certificate.relative) * (isqrt(norm2) + 1) * unit
+        radius += Fraction(certificate.absolute)
+        return any(_proved(certificate, middle, unit, radius, bits) for bits in _PRECISIONS)
+    if not _is_known(certificate.network):
+        return False
+    lengths = [int(length) for length in certificate.lengths]
+    whole, unit = _whole(np.asarray(certificate.data))
+    tokens = [x[:t] for x, t in zip(whole, lengths, strict=True)]
+    # a Gram matrix has no negative eigenvalue
+    if certificate.lower <= 0 and _has_equal_rows(certificate.network, tokens):
+        return bool(certificate.upper >= 0)
+    return any(
+        _proved(certificate, *_kernel(certificate.network, tokens, unit, bits), bits)
+        for bits in _PRECISIONS
+        if bits >= certificate.bits
+    )
+
+
+def _is_known(network: dict[str, Any]) -> bool:
+    """Whether the activation has formulas here, and its slopes are those that its name tells."""
+    name = network["activation"]
+    if name == "erf":
+        return "slopes" not in network
+    below, above = network.get("slopes", (inf, inf))
+    slopes = {"relu": 0, "abs": -1, "linear": 1, f"leaky_relu({below:g})": below}
+    return bool(above == 1 and name in slopes and below == slopes[name])
+
+
+def _whole(numbers: np.ndarray) -> tuple[np.ndarray, Fraction]:
+    """Floating-point numbers as whole numbers times a power of two."""
+    ratios = [float(v).as_integer_ratio() for v in numbers.ravel()]
+    common = max(d for _, d in ratios)
+    whole = np.empty(len(ratios), object)
+    whole[:] = [p * (common // d) for p, d in ratios]
+    return whole.reshape(numbers.shape), Fraction(1, common)
+
+
+def _proved(
+    certificate: Any, middle: np.ndarray, unit: Fraction, radius: Fraction, bits: int
+) -> bool:
+    """Both ends, for every symmetric matrix within ``radius`` of ``middle`` times ``unit``."""
+    lower, upper = Fraction(certificate.lower), Fraction(certificate.upper)
+    gram = bool(certificate.network) and lower <= 0
+    if not gram:
+        inverse = _inverse_factor(middle, (lower + radius) / unit, bits)
+        if inverse is None or not _positive(middle, (lower + radius) / unit, inverse):
+            return False
+    if min(np.diagonal(middle)) * unit <= upper - radius:
+        return True
+    # a shift below the interval makes a factor in any case, and the eigenvector dominates
+    inverse = _inverse_factor(middle, (2 * lower - upper - radius) / unit, bits)
+    if inverse is None:
+        return False
+    x = np.array([1 + i % 3 for i in range(len(middle))], object)
+    for _ in range(12):
+        x = inverse.T @ (inverse @ x)
+        size = max(abs(int(v)).bit_length() for v in x)
+        x = np.array([int(v) >> (size - bits) if size > bits else int(v) for v in x], object)
+        if int(x @ middle @ x) * unit <= (upper - radius) * int(x @ x):
+            return True
+    return False
+
+
+def _shifted(middle: np.ndarray, shift: Fraction) -> np.ndarray:
+    """``middle`` - ``shift``, exactly, times a whole number."""
+    result = middle * shift.denominator
+    result[np.diag_indices(len(result))] -= shift.numerator
+    return result
+
+
+def _inverse_factor(middle: np.ndarray, shift: Fraction, bits: int) -> np.ndarray | None:
+    """About a multiple of L^-1 for the matrix less the shift, L L'; nothing is proved of it."""
+    work = _shifted(middle, shift)
+    n, largest = len(work), max(abs(int(v)) for v in work.ravel())
+    if largest == 0:
+        return None
+    cut = largest.bit_length() - bits
+    work = work >> cut if cut >= 0 else work << -cut
+    inverse = np.zeros((n, n), object)
+    inverse[np.diag_indices(n)] = 1 << (2 * bits)
+    for k in range(n):
+        if work[k, k] <= 0:
+            return None
+        pivot = isqrt(int(work[k, k]) << bits)
+        column = (work[k + 1 :, k] << bits) // pivot
+        work[k + 1 :, k + 1 :] -= np.multiply.outer(column, column) >> bits
+        inverse[k, : k + 1] = (inverse[k, : k + 1] << bits) // pivot
+        inverse[k + 1 :, : k + 1] -= np.multiply.outer(column, inverse[k, : k + 1]) >> bits
+    return inverse
+
+
+def _positive(middle: np.ndarray, shift: Fraction, X: np.ndarray) -> bool:
+    """Whether X (A - shift) X' is strictly diagonally dominant, so that A > shift (lemma 1)."""
+    work = _shifted(middle, shift)
+    G = X @ work @ X.T
+    diagonal = np.diagonal(G)
+    return bool(np.all(2 * diagonal > np.abs(G).sum(axis=1)))
+
+
+def _has_equal_rows(network: dict[str, Any], tokens: list[np.ndarray]) -> bool:
+    """Whether two outputs have seen the same tokens, or one nothing but zeros and no bias."""
+    if network["initial_state"] == "independent":
+        return False
+    spread, both = network["readout"] == "sequence", network["bidirectional"]
+    outputs = [(x, s) for x in tokens for s in (range(len(x)) if spread else [len(x) - 1])]
+
+    def equal(one: np.ndarray, other: np.ndarray) -> bool:
+        return one.shape == other.shape and bool(np.all(one == other))
+
+    for p, (x, s) in enumerate(outputs):
+        whole = x if both or network["readout"] == "mean" else x[: s + 1]
+        if network["initial_state"] == "zero" and not network["b_std"] and not whole.any():
+            return True
+        for y, r in outputs[:p]:
+            if equal(x[: s + 1], y[: r + 1]) and (not (spread and both) or equal(x[s:], y[r:])):
+                return True
+    return False
+
+
+def _kernel(
+    network: dict[str, Any], tokens: list[np.ndarray], unit: Fraction, bits: int
+) -> tuple[np.ndarray, Fraction, Fraction]:
+    """Whole numbers, their unit, and a bound on their distance from the kernel (Frobenius)."""
+    try:
+        from mpmath import iv
+    except ImportError as error:
+        raise ImportError("verify of a kernel needs mpmath: pip install mpmath.") from error
+    precision = iv.prec
+    try:
+        iv.prec = bits + 64
+        entries = list(_entries(_Recursion(iv, network, unit, tokens[0].shape[1]), network, tokens))
+    finally:
+        iv.prec = precision
+    size = 1 + max(p for p, _, _ in entries)
+    ends = {(p, q): (_fraction(v.a), _fraction(v.b)) for p, q, v in entries}
+    largest = max(max(abs(a), abs(b)) for a, b in ends.values())
+    if not largest:
+        return np.zeros((size, size), object), Fraction(1), Fraction(0)
+    magnitude = largest.numerator.bit_length() - largest.denominator.bit_length()
+    scale = Fraction(2) ** (bits + 64 - magnitude)
+    middle, squares = np.zeros((size, size), object), 0
+    for (p, q), (a, b) in ends.items():
+        low, high = (a * scale).__floor__(), (b * scale).__ceil__()
+        middle[p, q] = middle[q, p] = (low + high) // 2
+        squares += 2 * (high - middle[p, q]) ** 2
+    return middle, 1 / scale, (isqrt(squares) + 1) / scale
+
+
+def _fraction(end: Any) -> Fraction:
+    sign, mantissa, exponent, _ = end._mpi_[0]
+    return (-1) ** sign * Fraction(int(mantissa)) * Fraction(2) ** exponent
+
+
+def _entries(
+    recursion: "_Recursion", network: dict[str, Any], tokens: list[np.ndarray]
+) -> Iterator[tuple[int, int, Any]]:
+    """Lower triangle of the kernel as (row, column, interval)."""
+    readout, both = network["readout"], network["bidirectional"]
+    first = np.cumsum([0] + [len(x) for x in tokens]).tolist()
+    for i in tqdm(range(len(tokens)), desc="kernel in interval arithmetic", delay=5):
+        for j in range(i + 1):
+            x, y = tokens[i], tokens[j]
+            cells = recursion.cells(x, y, i == j)
+            if both:
+                for (s, r), value in recursion.cells(x[::-1], y[::-1], i == j).items():
+                    last = readout == "last"
+                    where = (s, r) if last else (len(x) - 1 - s, len(y) - 1 - r)
+                    cells[where] = cells[where] + value
+            if readout == "last":
+                yield i, j, cells[len(x) - 1, len(y) - 1]
+            elif readout == "mean":
+                yield i, j, sum(cells.values()) / (len(x) * len(y))
+            else:
+                for (s, r), value in cells.items():
+                    if first[i] + s >= first[j] + r:
+                        yield first[i] + s, first[j] + r, value
+
+
+class _Recursion:
+    """The kernel's recursion in intervals, from the definition."""
+
+    def __init__(self, iv: Any, network: dict[str, Any], unit: Fraction, d: int) -> None:
+        self.iv, self.network, self.zero = iv, network, iv.mpf(0)
+        names = ("w_std", "u_std", "b_std", "v_std", "initial_state_std")
+        self.w2, self.u2, self.b2, self.v2, self.h2 = (iv.mpf(network[name]) ** 2 for name in names)
+        share = unit**2 / d if network["input_scaling"] == "fan_in" else unit**2
+        self.tokens = self.u2 * iv.mpf(share.numerator) / iv.mpf(share.denominator)
+        self.trained = {g: int(g in network["trainable"]) for g in "WUbV"}
+        self.moments = self._erf
+        if "slopes" in network:
+            self.moments = self._piecewise_linear
+            below, above = (iv.mpf(slope) for slope in network["slopes"])
+            self.p2, self.q2 = ((above + below) / 2) ** 2, ((above - below) / 2) ** 2
+        self.known: dict[tuple[Any, ...], list[list[Any]]] = {}
+
+    def cells(self, x: np.ndarray, y: np.ndarray, same: bool) -> Cells:
+        """v^2 (K + B) of the top layer at the cells that the readout sees."""
+        last, depth = self.network["readout"] == "last", self.network["depth"]
+        shared = same or self.network["initial_state"] == "shared"
+        starts = [(s, 0) for s in range(len(x))] + [(0, s) for s in range(1, len(y))]
+        if last:
+            steps = min(len(x), len(y))
+            starts = [(len(x) - steps, len(y) - steps)]
+        one, two = self._variances(x), self._variances(y)
+        result = {}
+        for s, r in starts:
+            begin = self.h2 if s == r == 0 and shared else self.zero
+            states, backs = [begin] * depth, [self.zero] * depth
+            while s < len(x) and r < len(y):
+                token = self._token(x[s], y[r])
+                self._step(states, backs, token, one[s], two[r], same and s == r)
+                if not last or s == len(x) - 1:
+                    result[s, r] = self.v2 * (self.trained["V"] * states[-1] + backs[-1])
+                s, r = s + 1, r + 1
+        return result
+
+    def _token(self, x: np.ndarray, y: np.ndarray) -> Any:
+        """u^2 <x, y>, the inner product in whole numbers."""
+        return self.tokens * self.iv.mpf(int(x @ y))
+
+    def _variances(self, x: np.ndarray) -> list[list[Any]]:
+        """E u^2 at each step, by layer."""
+        key = tuple(x.ravel()), len(x)
+        if key not in self.known:
+            states = [self.h2] * self.network["depth"]
+            self.known[key] = []
+            for token in x:
+                drive, step = self._token(token, token), []
+                for layer, state in enumerate(states):
+                    step.append(self.w2 * state + drive + self.b2)
+                    states[layer] = self.moments(step[-1], step[-1], step[-1])[0]
+                    drive = self.u2 * states[layer]
+                self.known[key].append(step)
+        return self.known[key]
+
+    def _step(
+        self,
+        states: list[Any],
+        backs: list[Any],
+        token: Any,
+        one: list[Any],
+        two: list[Any],
+        same: bool,
+    ) -> None:
+        below = self.zero
+        for layer in range(len(states)):
+            recurrent, groups = self.w2 * states[layer], self.trained
+            tangent = self.w2 * backs[layer] + below
+            tangent += groups["W"] * recurrent + groups["U"] * token + groups["b"] * self.b2
+            covariance = one[layer] if same else recurrent + token + self.b2
+            states[layer], slope = self.moments(one[layer], two[layer], covariance)
+            backs[layer] = slope * tangent
+            token, below = self.u2 * states[layer], self.u2 * backs[layer]
+
+    def _erf(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        iv = self.iv
+        root = iv.sqrt((1 + 2 * a) * (1 + 2 * b) - 4 * c * c)
+        return 2 / iv.pi * iv.atan2(2 * c, root), 4 / (iv.pi * root)
+
+    def _piecewise_linear(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        """Of p u + q |u|: p^2 c + q^2 E |u u'|, whose second mean has slopes from -1 to 1 in c.
+
+        With r = sqrt(ab), half the angle is atan2(sqrt(r - c), sqrt(r + c)).
+        """
+        iv = self.iv
+        if not a.b or not b.b:
+            return self.zero, self.p2
+        if a is b is c:
+            return (self.p2 + self.q2) * c, self.p2 + self.q2
+        r = iv.sqrt(a * b)
+
+        def angle(covariance: Any) -> tuple[Any, Any]:
+            """The sine, and pi/2 less the angle."""
+            minus, plus = (self._root(r - covariance), self._root(r + covariance))
+            return minus * plus, iv.pi / 2 - 2 * iv.atan2(minus, plus)
+
+        middle = iv.mpf(c.mid)
+        s, turn = angle(middle)
+        size = 2 * (s + turn * middle) / iv.pi + iv.mpf([-1, 1]) * (c - middle)
+        return self.p2 * c + self.q2 * size, self.p2 + self.q2 * 2 * angle(c)[1] / iv.pi
+
+    def _root(self, v: Any) -> Any:
+        """Root of what is known not to be negative."""
+        return self.iv.sqrt(self.iv.mpf([max(v.a, 0), max(v.b, 0)]))
