@@ -22,7 +22,7 @@ What depends on one sequence alone is computed beforehand. In a deeper layer the
 states below, and their u^2 dist(B) adds to dist(T). Derivation: docs/theory/infinite.md.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -30,16 +30,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Int
 
-from rnntk import sequences, tiles
+from rnntk import sequences, single, tiles
 from rnntk.activations import check_accuracy
 from rnntk.elman import ElmanRNN
 from rnntk.kernel import Kernel, symmetric
-from rnntk.single import Layer, Scales, Side, check_range, prepare, squared_scales, trained
-
-WORKERS = 2
-TILE = 340
+from rnntk.single import Layer, Scales, Side, prepare, squared_scales, trained
 
 
 class Pairs(NamedTuple):
@@ -49,14 +46,8 @@ class Pairs(NamedTuple):
     tangent: Float[Array, "n1 n2"]  # dist(B); inside a step, dist(T)
 
 
-class Drive(NamedTuple):
-    """What a cell's tokens give to ang(L) of the first layer."""
-
-    tokens: Float[Array, "n1 n2"]  # ang(tokens)
-    joined: Float[Array, "n1 n2"]  # with the part of unequal proportions
-
-
 AllPairs = tuple[Pairs, ...]  # one for each layer
+Packed = tuple[Complex[Array, "n1 n2"], ...]  # the same in complex arrays, to loop over
 Where = tuple[Any, Any]  # a cell (s, s'), of numbers or tracers
 
 
@@ -116,9 +107,9 @@ def infinite_kernel(
     one = _prepare(rnn, x1, lengths1)
     two = one if x2 is None else _prepare(rnn, x2, lengths2)
     if not all(map(sequences.is_concrete, jax.tree.leaves((rnn, one, two)))):
-        return jax.jit(_block, static_argnames="mirror")(rnn, one, two, mirror=x2 is None)
+        return _compiled(None)(rnn, one, two, mirror=x2 is None)
     for side in (*one, *two):
-        check_range(side)
+        single.check_range(side)
         for layer in side.layers:
             check_accuracy(rnn.phi, np.square(layer.std))
     (t1, n1), (t2, n2) = (sides[0].layers[0].drive.shape for sides in (one, two))
@@ -128,10 +119,14 @@ def infinite_kernel(
 
 
 @lru_cache
-def _compiled(platform: str) -> Callable[..., Kernel]:
-    # XLA defaults to half of the width of AVX-512 registers; the full width is a fifth faster.
-    options = {"xla_cpu_prefer_vector_width": 512} if platform == "cpu" else None
-    return jax.jit(_block, static_argnames=("mirror",), compiler_options=options)
+def _compiled(platform: str | None) -> Callable[..., Kernel]:
+    """``_block`` compiled for a platform; None where it becomes part of a larger program."""
+    # XLA defaults to half of the width of AVX-512 registers, and to splitting every pass among all
+    # cores, though the tiles keep them busy. Measured, these cost a fifth and a half more.
+    splitter = "cpu-parallel-task-assigner"
+    options = {"xla_cpu_prefer_vector_width": 512, "xla_disable_hlo_passes": splitter}
+    on_cpu = options if platform == "cpu" else None
+    return jax.jit(_block, static_argnames=("mirror",), compiler_options=on_cpu)
 
 
 class Preactivation(NamedTuple):
@@ -203,7 +198,7 @@ def _observe(
     both: Both, where: Where, pairs: AllPairs
 ) -> tuple[AllPairs, tuple[Preactivation, ...]]:
     """One step of the recursion, with what it saw on the way."""
-    inside, behind = _advance(both, where, pairs, _drive(both, where))
+    inside, behind = _advance(both, where, pairs)
     layers = []
     for side1, side2, into, out in zip(
         both.one.layers, both.two.layers, inside, behind, strict=True
@@ -255,13 +250,16 @@ def pair_kernel(both: Both) -> Kernel:
         return _last(both, t1, t2)
     cells = _diagonals(t1, t2)
 
-    def visit(pairs: AllPairs, cell: Array) -> tuple[AllPairs, Kernel]:
+    def visit(packed: Packed, cell: Array) -> tuple[Packed, Kernel]:
         where = cell[0], cell[1]
-        pairs = _advance(both, where, _restart(both, where, pairs), _drive(both, where))[1]
-        exists = _exists(both.one, cell[0])[:, None] & _exists(both.two, cell[1])[None, :]
-        return pairs, jax.tree.map(lambda k: jnp.where(exists, k, 0), _read(both, where, pairs))
+        packed = _pack(_advance(both, where, _restart(both, where, _unpack(packed)))[1])
+        there = (
+            single.exists(both.one, cell[0])[:, None] & single.exists(both.two, cell[1])[None, :]
+        )
+        kernel = _read(both, where, _unpack(packed))
+        return packed, jax.tree.map(lambda k: jnp.where(there, k, 0), kernel)
 
-    start = _begin(both, (0, 0))
+    start = _pack(_begin(both, (0, 0)))
     if both.rnn.readout == "sequence":
         kernel = jax.lax.scan(visit, start, jnp.asarray(cells))[1]
         order = np.argsort(cells[:, 0] * t2 + cells[:, 1])
@@ -269,14 +267,13 @@ def pair_kernel(both: Both) -> Kernel:
             lambda k: k[order].reshape(t1, t2, *k.shape[1:]).transpose(2, 0, 3, 1), kernel
         )
 
-    def add(carry: tuple[AllPairs, Kernel], cell: Array) -> tuple[tuple[AllPairs, Kernel], None]:
-        pairs, kernel = visit(carry[0], cell)
-        return (pairs, jax.tree.map(jnp.add, carry[1], kernel)), None
+    def add(carry: tuple[Packed, Array], cell: Array) -> tuple[tuple[Packed, Array], None]:
+        packed, kernel = visit(carry[0], cell)
+        return (packed, carry[1] + jax.lax.complex(*kernel)), None
 
-    zero = jnp.zeros_like(start[0].state)
-    total = jax.lax.scan(add, (start, Kernel(zero, zero)), jnp.asarray(cells))[0][1]
-    counts = _count(both.one)[:, None] * _count(both.two)[None, :]
-    return jax.tree.map(lambda k: k / counts, total)
+    total = jax.lax.scan(add, (start, jnp.zeros_like(start[0])), jnp.asarray(cells))[0][1]
+    counts = single.count(both.one)[:, None] * single.count(both.two)[None, :]
+    return Kernel(jnp.real(total) / counts, jnp.imag(total) / counts)
 
 
 def _last(both: Both, t1: int, t2: int) -> Kernel:
@@ -285,19 +282,47 @@ def _last(both: Both, t1: int, t2: int) -> Kernel:
     first = t1 - steps, t2 - steps
     ragged = both.one.start is not None or both.two.start is not None
 
-    def step(carry: tuple[AllPairs, Drive], s: Array) -> tuple[tuple[AllPairs, Drive], None]:
-        pairs, drive = carry
-        where = s + first[0], s + first[1]
-        if ragged:
-            pairs = _restart(both, where, pairs)
-        # The next drive now, for the loop to keep: XLA would repeat it in each pass that reads it.
-        upcoming = jnp.minimum(s + 1, steps - 1)
-        drive_next = _drive(both, (upcoming + first[0], upcoming + first[1]))
-        return (_advance(both, where, pairs, drive)[1], drive_next), None
+    # Adding the next tokens here, not at the head of the next step, makes two short chains of
+    # operations out of a long one. Without all groups the sum's parts are needed, too.
+    entered = {"W", "U", "b"} <= set(both.rnn.trainable)
 
-    start = _begin(both, first), _drive(both, first)
-    pairs = jax.lax.scan(step, start, jnp.arange(steps))[0][0]
-    return _read(both, (t1 - 1, t2 - 1), pairs)
+    def cell(s: Any) -> Where:
+        return s + first[0], s + first[1]
+
+    def enter(pairs: AllPairs, where: Where) -> AllPairs:
+        if not entered:
+            return pairs
+        recurrent, token, joined = _parts(both, where, pairs[0])
+        return pairs[0]._replace(state=recurrent + token + joined), *pairs[1:]
+
+    def step(packed: Packed, s: Array) -> tuple[Packed, None]:
+        behind = pairs = _advance(both, cell(s), _unpack(packed), entered)[1]
+        upcoming = cell(jnp.minimum(s + 1, steps - 1))
+        if ragged:
+            pairs = _restart(both, upcoming, pairs)
+        pairs = enter(pairs, upcoming)
+        return _pack(jax.tree.map(partial(jnp.where, s + 1 < steps), pairs, behind)), None
+
+    start = _pack(enter(_begin(both, first), first))
+    packed = jax.lax.scan(step, start, jnp.arange(steps))[0]
+    return _read(both, (t1 - 1, t2 - 1), _unpack(packed))
+
+
+def _parts(both: Both, where: Where, pairs: Pairs) -> tuple[Array, Array, Array]:
+    """What ang(L) of the first layer is the sum of: states, tokens, unequal proportions."""
+    layer1 = jax.tree.map(lambda v: v[where[0]], both.one.layers[0])
+    layer2 = jax.tree.map(lambda v: v[where[1]], both.two.layers[0])
+    joined = _join(both.rnn, both.scales, layer1, layer2)
+    return both.scales.w2 * pairs.state, _token_angle(both, where), joined
+
+
+def _pack(pairs: Sequence[tuple[Array, Array]]) -> Packed:
+    """Each two arrays as one, which XLA computes in one pass: it shares no work between two."""
+    return tuple(jax.lax.complex(*two) for two in pairs)
+
+
+def _unpack(packed: Packed) -> AllPairs:
+    return tuple(Pairs(jnp.real(both), jnp.imag(both)) for both in packed)
 
 
 def _diagonals(t1: int, t2: int) -> np.ndarray:
@@ -305,17 +330,6 @@ def _diagonals(t1: int, t2: int) -> np.ndarray:
     s1, s2 = np.divmod(np.arange(t1 * t2), t2)
     order = np.lexsort((s1, s1 - s2))
     return np.stack([s1[order], s2[order]], axis=1)
-
-
-def _exists(side: Side, s: Array) -> Bool[Array, " n"]:
-    n = side.layers[0].drive.shape[1]
-    return jnp.ones(n, bool) if side.lengths is None else s < side.lengths
-
-
-def _count(side: Side) -> Float[Array, " n"]:
-    t, n = side.layers[0].drive.shape
-    lengths = jnp.full(n, t) if side.lengths is None else side.lengths
-    return lengths.astype(side.layers[0].drive.dtype)
 
 
 def _sum(one: Array, two: Array) -> Float[Array, "n1 n2"]:
@@ -358,9 +372,12 @@ def _restart(both: Both, where: Where, pairs: AllPairs) -> AllPairs:
     return jax.tree.map(lambda new, old: jnp.where(fresh1 | fresh2, new, old), begun, pairs)
 
 
-def _advance(both: Both, where: Where, pairs: AllPairs, drive: Drive) -> tuple[AllPairs, AllPairs]:
+def _advance(
+    both: Both, where: Where, pairs: AllPairs, entered: bool = False
+) -> tuple[AllPairs, AllPairs]:
     """One step of the recursion, from before a cell to behind it.
 
+    If it has ``entered`` the cell, all groups are trained and the first state is ang(L) already.
     Returns ang(L), dist(T) of the pre-activations and ang(K), dist(B) of the states, by layer.
     """
     rnn, scales, (s1, s2) = both.rnn, both.scales, where
@@ -369,18 +386,21 @@ def _advance(both: Both, where: Where, pairs: AllPairs, drive: Drive) -> tuple[A
     for side1, side2, old in zip(both.one.layers, both.two.layers, pairs, strict=True):
         layer1 = jax.tree.map(lambda v: v[s1], side1)
         layer2 = jax.tree.map(lambda v: v[s2], side2)
-        recurrent = scales.w2 * old.state
         if behind:
-            angle_below = scales.u2 * behind[-1].state
-            drive = Drive(angle_below, angle_below + _join(rnn, scales, layer1, layer2))
-        angle = recurrent + drive.joined
+            recurrent, token = scales.w2 * old.state, scales.u2 * behind[-1].state
+            angle = recurrent + token + _join(rnn, scales, layer1, layer2)
+        elif entered:
+            angle = old.state
+        else:
+            recurrent, token, joined = _parts(both, where, old)
+            angle = recurrent + token + joined
         distance = angle + _gap2(layer1.std, layer2.std)
         tangent = scales.w2 * old.tangent
         if {"W", "U", "b"} <= set(rnn.trainable):
             tangent = tangent + distance
         else:
             recurrent = recurrent + scales.w2 * _gap2(layer1.before, layer2.before)
-            token = drive.tokens + _gap2(layer1.drive, layer2.drive)
+            token = token + _gap2(layer1.drive, layer2.drive)
             tangent = tangent + trained(rnn, recurrent, token, jnp.zeros_like(token))
         if behind:
             tangent = tangent + scales.u2 * behind[-1].tangent
@@ -420,14 +440,6 @@ def _join(rnn: ElmanRNN, scales: Scales, one: Layer, two: Layer) -> Float[Array,
     squares = squares + scales.b2 * (_gap2(p1, p2) + _gap2(q1, q2))
     whole = _product(one.std, two.std) + _product(p1, p2) + _product(q1, q2) + scales.b2
     return 2 * squares / jnp.where(whole > 0, whole, 1)
-
-
-def _drive(both: Both, where: Where) -> Drive:
-    tokens = _token_angle(both, where)
-    bottom1, bottom2 = both.one.layers[0], both.two.layers[0]
-    layer1 = jax.tree.map(lambda v: v[where[0]], bottom1)
-    layer2 = jax.tree.map(lambda v: v[where[1]], bottom2)
-    return Drive(tokens, tokens + _join(both.rnn, both.scales, layer1, layer2))
 
 
 def _token_angle(both: Both, where: Where) -> Float[Array, "n1 n2"]:
@@ -479,12 +491,8 @@ def _reverse_steps(kernel: Kernel, lengths1: Array | None, lengths2: Array | Non
 
     def turn(k: Array) -> Array:
         n1, t1, n2, t2 = k.shape
-        k = sequences.reverse(k.reshape(n1, t1, n2 * t2), lengths1).reshape(k.shape)
-        k = k.transpose(2, 3, 0, 1)
-        return (
-            sequences.reverse(k.reshape(n2, t2, n1 * t1), lengths2)
-            .reshape(k.shape)
-            .transpose(2, 3, 0, 1)
-        )
+        k = sequences.reverse(k.reshape(n1, t1, n2 * t2), lengths1)
+        k = k.reshape(n1, t1, n2, t2).transpose(2, 3, 0, 1).reshape(n2, t2, n1 * t1)
+        return sequences.reverse(k, lengths2).reshape(n2, t2, n1, t1).transpose(2, 3, 0, 1)
 
     return jax.tree.map(turn, kernel)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from rnntk.activations import safe_sqrt
 from rnntk.elman import ElmanRNN
@@ -121,6 +121,19 @@ def trained(rnn: ElmanRNN, recurrent: Array, token: Array, bias: Array) -> Array
     """The sum of the parts of L (or of its distances) that belong to trained groups."""
     parts = {"W": recurrent, "U": token, "b": bias}
     return sum((parts[g] for g in rnn.trainable if g in parts), jnp.zeros_like(recurrent))
+
+
+def exists(side: Side, s: Array) -> Bool[Array, " n"]:
+    """The sequences that have a step s."""
+    n = side.layers[0].drive.shape[1]
+    return jnp.ones(n, bool) if side.lengths is None else s < side.lengths
+
+
+def count(side: Side) -> Float[Array, " n"]:
+    """Steps of each sequence."""
+    t, n = side.layers[0].drive.shape
+    lengths = jnp.full(n, t) if side.lengths is None else side.lengths
+    return lengths.astype(side.layers[0].drive.dtype)
 
 
 def check_range(side: Side) -> None:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from rnntk.kernel import Kernel
 
-TILE = 256  # sequences on a side of a tile: its few work arrays stay in a core's cache
+TILE = 208  # sequences on a side of a tile: its few work arrays stay in a core's cache
+LANES = 16  # of a vector register; what is left of a row is done one by one
 CORES = os.cpu_count() or 1
 
 
@@ -74,8 +75,10 @@ def assemble(
 
 def _cuts(n: int) -> list[tuple[int, int]]:
     """Starts and sizes of tiles of at most two sizes, so that few shapes are compiled."""
-    sizes = [len(part) for part in np.array_split(np.arange(n), -(-n // TILE))]
-    return list(zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True))
+    size = -(-n // -(-n // TILE))
+    if n > TILE:
+        size = min(-(-size // LANES) * LANES, TILE)
+    return [(start, min(size, n - start)) for start in range(0, n, size)]
 
 
 @partial(jax.jit, static_argnames="size")
