@@ -63,6 +63,7 @@ def empirical_kernel(
             parameters of another architecture, an unknown name, a missing ``key``, or a
             ``memory_limit`` that is too small.
         TypeError: for tokens that are not floating point or of two dtypes.
+        MemoryError: before the start, for sizes that exceed the default ``memory_limit``.
         FloatingPointError: where the kernel overflows its dtype.
 
     Example:

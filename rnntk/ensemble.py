@@ -69,7 +69,7 @@ def empirical_ensemble(
 
     Raises:
         ValueError: for a count below 2, and as :func:`rnntk.empirical_kernel`.
-        TypeError: as :func:`rnntk.empirical_kernel`.
+        TypeError, MemoryError, FloatingPointError: as :func:`rnntk.empirical_kernel`.
 
     Example:
         >>> import jax, rnntk
@@ -84,7 +84,6 @@ def empirical_ensemble(
     x1, lengths1 = sequences.check_batch(x1, lengths1, "1")
     x2, lengths2 = sequences.check_second(x1, x2, lengths2)
     init = partial(rnn.init, input_dim=x1.shape[-1], width=width, output_dim=output_dim)
-    limit = default_limit(x1) if memory_limit is None else memory_limit
 
     def one(key: Array) -> Kernel:
         return empirical_kernel(
@@ -96,13 +95,14 @@ def empirical_ensemble(
             lengths2=lengths2,
             outputs=outputs,
             method=method,
-            memory_limit=limit,
+            memory_limit=memory_limit,
             key=key,
         )
 
     shapes = jax.eval_shape(one, key)
     drawn = jax.eval_shape(init, key)
-    chosen = plan(rnn, drawn, x1, x2, outputs=outputs, method=method, memory_limit=limit)
+    chosen = plan(rnn, drawn, x1, x2, outputs=outputs, method=method, memory_limit=memory_limit)
+    limit = default_limit(x1) if memory_limit is None else memory_limit
     sizes = [v.size * v.dtype.itemsize for v in jax.tree.leaves((shapes, drawn))]
     together = min(count, max(1, limit // (chosen.memory + sum(sizes))))
     several = jax.jit(jax.vmap(one))

@@ -103,6 +103,7 @@ def plan(
 
     Raises:
         ValueError: for unknown names, or a ``memory_limit`` that single sequences exceed.
+        MemoryError: where they exceed the default limit.
 
     Example:
         >>> import jax, jax.numpy as jnp, rnntk
@@ -126,10 +127,13 @@ def plan(
     plans = [_largest(sizes, name, limit) for name in wanted]
     fitting = [found for found in plans if found.memory <= limit]
     if not fitting:
-        raise ValueError(
-            f"memory_limit must be at least {min(found.memory for found in plans):,} bytes for "
-            f"method={method!r} at these sizes, got {limit:,}."
-        )
+        least = f"{min(found.memory for found in plans):,} bytes for {method=} at these sizes"
+        if memory_limit is None:
+            raise MemoryError(
+                f"The empirical kernel needs a work space of at least {least}, more than a quarter "
+                f"of the device's memory, {limit:,}; use a narrower network, or set memory_limit."
+            )
+        raise ValueError(f"memory_limit must be at least {least}, got {limit:,}.")
     return min(fitting, key=lambda found: found.cost)
 
 

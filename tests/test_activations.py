@@ -9,8 +9,13 @@ from scipy import special
 
 from rnntk import activations
 
-mpmath.mp.dps = 60
 GELU = activations.resolve("gelu")
+
+
+@pytest.fixture(autouse=True)
+def digits():
+    with mpmath.workdps(60):
+        yield
 
 
 def gelu_moments(a, b, c):

@@ -64,6 +64,8 @@ def test_memory_limit_bounds_the_plan():
         ValueError, match=r"memory_limit must be at least [\d,]+ bytes .* got 1,000"
     ):
         planned(2000, 20, 256, memory_limit=1000)
+    with pytest.raises(MemoryError, match="more than a quarter of the device's memory"):
+        planned(2, 20, 10**7)
 
 
 @pytest.mark.slow
