@@ -1,24 +1,20 @@
 """Large kernels tile by tile, in bounded work space and on all cores."""
 
-import os
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 from tqdm import tqdm
 
 from rnntk.kernel import Kernel
+from rnntk.parallel import in_threads
 
 TILE = 208  # sequences on a side of a tile: its few work arrays stay in a core's cache
 LANES = 16  # of a vector register; what is left of a row is done one by one
-CORES = os.cpu_count() or 1
 
 
 def assemble(
@@ -49,27 +45,19 @@ def assemble(
         return block(one, two, mirror=mirror)
     tiles = [(r, c) for r in rows for c in columns if not mirror or r <= c]
 
-    x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
-    device = next(iter(jax.tree.leaves(one)[0].devices()))
-
     def compute(tile: tuple[tuple[int, int], tuple[int, int]]) -> Kernel:
         (i, height), (j, width) = tile
-        # JAX keeps these settings by thread.
-        with jax.enable_x64(x64), jax.default_device(device):
-            parts = _cut(one, i, height), _cut(two, j, width)
-            return jax.block_until_ready(block(*parts, mirror=mirror and i == j))
+        return block(_cut(one, i, height), _cut(two, j, width), mirror=mirror and i == j)
 
+    device = next(iter(jax.tree.leaves(one)[0].devices()))
+    parts = zip(tiles, in_threads(compute, tiles, device), strict=True)
     kernel = Kernel(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
-    waiting = deque(tiles)
-    running: deque[Future[Kernel]] = deque()
-    with ThreadPoolExecutor(CORES) as pool:
-        for (i, _), (j, _) in tqdm(tiles, desc="infinite kernel", unit="tile", delay=5):
-            while waiting and len(running) <= CORES:  # no more, as their results take memory
-                running.append(pool.submit(compute, waiting.popleft()))
-            part = running.popleft().result()
-            kernel = _store(kernel, part, i, j)
-            if mirror and i != j:
-                kernel = _store(kernel, jax.tree.map(partial(_transpose, half=half), part), j, i)
+    for ((i, _), (j, _)), part in tqdm(
+        parts, desc="infinite kernel", total=len(tiles), unit="tile", delay=5
+    ):
+        kernel = _store(kernel, part, i, j)
+        if mirror and i != j:
+            kernel = _store(kernel, jax.tree.map(partial(_transpose, half=half), part), j, i)
     return kernel
 
 

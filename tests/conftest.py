@@ -33,6 +33,16 @@ def x64() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> Iterator[None]:
+    """Let go of what one module compiled.
+
+    Each program takes memory maps, of which Linux gives a process 65530; beyond, it crashes.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def annotations(request: pytest.FixtureRequest) -> Iterator[None]:
     """Switch the checked annotations off where a test expects an error.

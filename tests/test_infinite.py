@@ -163,6 +163,40 @@ def test_each_std_is_differentiable_and_vmappable_across_tiles(name, monkeypatch
     np.testing.assert_allclose(jax.grad(loss)(0.9), slope, rtol=1e-8)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("activation", ["relu", pytest.param("tanh", marks=pytest.mark.slow)])
+def test_hyperparameters_fit_by_gradients(activation):
+    x = 0.5 * draw(8, 4, 2)
+    y = np.sin(x[:, -1].sum(axis=1))
+    rnn = ElmanRNN(activation, b_std=0.2)
+    leaves, treedef = jax.tree.flatten(rnn)
+
+    def loss(stds):
+        """Negative log marginal likelihood of a Gaussian process."""
+        kernel = infinite_kernel(jax.tree.unflatten(treedef, list(stds)), x).ntk
+        factor = jnp.linalg.cholesky(kernel + 0.1 * jnp.eye(len(x)))
+        white = jax.scipy.linalg.solve_triangular(factor, jnp.asarray(y), lower=True)
+        return white @ white / 2 + jnp.log(jnp.diagonal(factor)).sum()
+
+    def plain(stds):
+        """The same of a kernel that was not traced, by NumPy."""
+        network = jax.tree.unflatten(treedef, [float(s) for s in stds])
+        kernel = np.asarray(infinite_kernel(network, x).ntk) + 0.1 * np.eye(len(x))
+        return (y @ np.linalg.solve(kernel, y) + np.linalg.slogdet(kernel)[1]) / 2
+
+    stds = np.array(leaves)
+    both = jax.jit(jax.value_and_grad(loss))
+    value, gradient = both(jnp.asarray(stds))
+    assert float(value) == pytest.approx(plain(stds), rel=1e-10)
+    step = 1e-5 * np.eye(4)
+    expected = [(plain(stds + h) - plain(stds - h)) / 2e-5 for h in step]
+    # central differences: truncation 1e-10 of the third derivative, rounding 1e-15 / 1e-5
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-8)
+    for _ in range(30):
+        stds = stds - 0.02 * both(jnp.asarray(stds))[1]
+    assert plain(stds) < float(value) - 0.1
+
+
 GRID = [
     {"readout": "mean", "depth": 2, "bidirectional": True, "activation": "abs"},
     {"readout": "sequence", "bidirectional": True, "activation": "sin", "b_std": 0.3},
@@ -299,6 +333,9 @@ def test_bad_input():
         infinite_kernel(rnn, x.at[1, 2, 0].set(jnp.nan))
     with pytest.raises(ValueError, match=r"tokens of one size, got x1 with 2 .* x2 with 3"):
         infinite_kernel(rnn, x, jnp.ones((3, 4, 3)))
+    refused = pytest.raises(TypeError, match="must have one dtype, got float32 and float64")
+    with jax.enable_x64(True), refused:
+        infinite_kernel(rnn, x, np.ones((3, 4, 2)))
     with pytest.raises(TypeError, match="x1 must be float32 or float64, got int32"):
         infinite_kernel(rnn, jnp.ones((3, 4, 2), jnp.int32))
     with pytest.raises(ValueError, match=r"lengths1 must lie in 1\.\.4 .* got 5 for sequence 0"):
