@@ -14,6 +14,7 @@ from rnntk.kernel import Kernel
 from rnntk.parallel import in_threads
 
 TILE = 208  # sequences on a side of a tile: its few work arrays stay in a core's cache
+WIDE_TILE = 2048  # on accelerators, where a step of one tile has to keep every core busy
 LANES = 16  # of a vector register; what is left of a row is done one by one
 
 
@@ -40,7 +41,9 @@ def assemble(
         mirror: both batches are the same; the tiles below the diagonal are transposes.
     """
     half = len(shape) // 2
-    rows, columns = _cuts(shape[0]), _cuts(shape[half])
+    device = next(iter(jax.tree.leaves(one)[0].devices()))
+    tile = TILE if device.platform == "cpu" else WIDE_TILE
+    rows, columns = _cuts(shape[0], tile), _cuts(shape[half], tile)
     if len(rows) == len(columns) == 1:
         return block(one, two, mirror=mirror)
     tiles = [(r, c) for r in rows for c in columns if not mirror or r <= c]
@@ -49,7 +52,6 @@ def assemble(
         (i, height), (j, width) = tile
         return block(_cut(one, i, height), _cut(two, j, width), mirror=mirror and i == j)
 
-    device = next(iter(jax.tree.leaves(one)[0].devices()))
     parts = zip(tiles, in_threads(compute, tiles, device), strict=True)
     kernel = Kernel(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
     for ((i, _), (j, _)), part in tqdm(
@@ -61,11 +63,11 @@ def assemble(
     return kernel
 
 
-def _cuts(n: int) -> list[tuple[int, int]]:
+def _cuts(n: int, tile: int) -> list[tuple[int, int]]:
     """Starts and sizes of tiles of at most two sizes, so that few shapes are compiled."""
-    size = -(-n // -(-n // TILE))
-    if n > TILE:
-        size = min(-(-size // LANES) * LANES, TILE)
+    size = -(-n // -(-n // tile))
+    if n > tile:
+        size = min(-(-size // LANES) * LANES, tile)
     return [(start, min(size, n - start)) for start in range(0, n, size)]
 
 
