@@ -64,9 +64,9 @@ def on_pairs(phi, nodes, a1, a2, covariance):
 def by_series(phi, a1, a2, covariance):
     one = jax.tree.map(lambda v: v[..., :, None], phi.marginal(a1[:, 0]))
     two = jax.tree.map(lambda v: v[..., None, :], phi.marginal(a2[0]))
-    sums = [f(a1[:, 0])[:, None] + f(a2[0])[None, :] for f in (phi.variance, phi.slope)]
-    distances = phi.pair(one, two, (a1 + a2) - 2 * covariance)
-    return [(s - d) / 2 for s, d in zip(sums, distances, strict=True)]
+    norms = [jnp.sqrt(f(a1[:, 0])[:, None] * f(a2[0])[None, :]) for f in (phi.variance, phi.slope)]
+    angles = phi.pair(one, two, 2 * (jnp.sqrt(a1 * a2) - covariance))
+    return [norm - angle / 2 for norm, angle in zip(norms, angles, strict=True)]
 
 
 def timed(fn, *args):

@@ -30,6 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import rnntk
+from rnntk.preactivations import preactivations
 
 jax.config.update("jax_enable_x64", True)
 
@@ -134,7 +135,7 @@ least_fixed, trace_fixed, _ = study(fixed, norms, "norm eps", "Behind a fixed fi
 # %%
 def separation(batch):
     """1 - rho of the last pre-activations, without cancellation."""
-    for layers in rnntk.infinite.preactivations(rnn, batch):
+    for layers in preactivations(rnn, batch):
         std, angle = np.asarray(layers[-1].std), np.asarray(layers[-1].angle)
     gap = angle / (2 * np.outer(std, std))
     return np.min(gap[~np.eye(len(gap), dtype=bool)])

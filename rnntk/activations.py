@@ -3,18 +3,19 @@
 For jointly Gaussian pre-activations (u, u') of variances a, a' the recursions need
 
 - of one sequence, the variance ``E phi(u)^2`` and the slope ``E phi'(u)^2``, and
-- of a pair, the squared distances ``H = E (phi(u) - phi(u'))^2`` and
-  ``Hd = E (phi'(u) - phi'(u'))^2`` as functions of the squared distance ``h = E (u - u')^2``.
+- of a pair, the *angles* of ``E phi(u) phi(u')`` and of the derivatives' moment, as functions of
+  that of ``E u u'``. The angle of an entry M_ij of a kernel is 2 (sqrt(M_ii M_jj) - M_ij).
 
-Distances rather than covariances: two nearly equal sequences differ in digits that
-``a + a' - 2 cov`` has already lost. What depends on one sequence alone is computed once a step
-(``marginal``, vectors of n) so that the part over pairs is short. See docs/theory/infinite.md.
+Angles rather than covariances: two nearly equal sequences differ in digits that the covariance has
+already lost, and angles of sequences of unequal norm are no larger than their covariances. What
+depends on one sequence alone is computed once a step (``marginal``, vectors of n) so that the part
+over pairs is short. See docs/theory/infinite.md.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -22,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rnntk import hermite
+from rnntk import arcsine, hermite
+from rnntk.hermite import safe_inverse, safe_sqrt
 
 Marginal = Any  # a pytree of arrays whose last axis is that of the variances
 
@@ -39,9 +41,8 @@ class Activation:
         marginal: maps variances a, shape (n,), to whatever ``pair`` needs of one sequence, as
             arrays whose last axis has length n.
         pair: maps two marginals, whose last axes broadcast against each other as (n1, 1) and
-            (1, n2), and the squared distances h, shape (n1, n2), to (H, Hd).
-        homogeneous: phi(c u) = c phi(u) for all c > 0. Then ``pair`` maps the angular part of
-            the distance, h - (sqrt(a) - sqrt(a'))^2 = 2 (sqrt(a a') - cov), to that of H.
+            (1, n2), and the angle of E u u', shape (n1, n2), to the two moments' angles.
+        homogeneous: phi(c u) = c phi(u) for all c > 0.
         error: maps variances to estimates of the moments' relative errors, on the host; None where
             the moments are closed forms.
     """
@@ -86,12 +87,6 @@ def check_accuracy(activation: Activation, variances: np.ndarray) -> None:
             f"or rescale the tokens, so that variances stay below 10, or use an activation with "
             f"closed forms; functions with kinks or jumps need them at any variance."
         )
-
-
-def safe_sqrt(a: Array) -> Array:
-    """Square root with gradient 0, instead of infinity, at 0; negative rounding counts as 0."""
-    positive = a > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, a, jnp.ones((), a.dtype))), 0)
 
 
 # Chebyshev interpolants on [0, 1/2], in 60 digits, of
@@ -196,18 +191,15 @@ def _angle(s: Array) -> tuple[Array, Array]:
 def _piecewise_linear(name: str, below: float, fn: Callable[[Array], Array]) -> Activation:
     """phi(u) = u for u > 0, and below * u else: the arc-cosine kernels (Cho & Saul 2009).
 
-    With p = (1 + below)/2 and q = (1 - below)/2, phi(u) = p u + q |u|, and by parity
-    H = (p^2 + q^2) h - 4 q^2 sqrt(a a') (sin(theta) - theta cos(theta))/pi, and its angular part
-    is the same function of that of h;
-    Hd = 4 q^2 theta/pi.
+    With p = (1 + below)/2 and q = (1 - below)/2, phi(u) = p u + q |u|, and by parity the angles are
+    (p^2 + q^2) angle - 4 q^2 sqrt(a a') (sin(theta) - theta cos(theta))/pi and 4 q^2 theta/pi.
     """
     p, q = (1 + below) / 2, (1 - below) / 2
     second = p * p + q * q
 
     def marginal(a: Array) -> Marginal:
         std = safe_sqrt(a)
-        positive = std > 0
-        return std, jnp.where(positive, 0.5 / jnp.where(positive, std, 1), 0)
+        return std, 0.5 * safe_inverse(std)
 
     def pair(one: Marginal, two: Marginal, angle: Array) -> tuple[Array, Array]:
         (std1, half_inverse1), (std2, half_inverse2) = one, two
@@ -242,118 +234,36 @@ def _leaky_relu(slope: float) -> Activation:
     )
 
 
-def _linear_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
-    return h, jnp.zeros_like(h)
-
-
-def _arcsine_gap(a: Array, r: Array, other: Array, gap: Array, h: Array, c: Array) -> Array:
-    """asin A - asin C, with A - C from the gap a - a' and the distance; see ``_erf_pair``."""
-    total = r + other
-    first = (gap * (2 - 2 * r * gap / total) / total + h * r) / (r * r * other)
-    big, cos_big = 2 * a / (r * r), jnp.sqrt(1 + 4 * a) / (r * r)
-    cos_c = safe_sqrt((1 / (r * r) + first) * (1 + c))
-    near = c > 0
-    mean = jnp.where(near, big * cos_c + c * cos_big, 1)
-    sine = jnp.where(near, first * (big + c) / mean, big * cos_c - c * cos_big)
-    return jnp.arctan2(sine, cos_big * cos_c + big * c)
-
-
-def _erf_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
-    """Arcsine kernel (Williams 1997), through differences that keep their digits.
-
-    With r^2 = 1 + 2a, A = 2a/r^2, B = 2a'/r'^2, C = 2 cov/(r r') and D = r^2 r'^2 - 4 cov^2:
-    E phi phi' = (2/pi) asin C, so H = (2/pi) (asin A - asin C + asin B - asin C);
-    E of the derivatives' product is (4/pi) D^(-1/2), and 1 + 4a takes the place of D in its
-    variance.
-    """
-    (a1, r1, std1), (a2, r2, std2) = one, two
-    c = ((a1 + a2) - h) / (r1 * r2)
-    # a a' - cov^2, each factor from the distance
-    minus, plus = (h - (std1 - std2) ** 2) / 2, ((std1 + std2) ** 2 - h) / 2
-    root = jnp.sqrt(1 + 2 * (a1 + a2) + 4 * jnp.maximum(minus * plus, 0))
-
-    def slope_gap(a: Array, gap: Array) -> Array:
-        """(1 + 4a)^(-1/2) - D^(-1/2), with D - (1 + 4a) from the gap and the distance."""
-        own = jnp.sqrt(1 + 4 * a)
-        return (4 * a * h - 2 * gap - (gap + h) ** 2) / (own * root * (own + root))
-
-    gap = a1 - a2
-    distance = _arcsine_gap(a1, r1, r2, gap, h, c) + _arcsine_gap(a2, r2, r1, -gap, h, c)
-    slopes = slope_gap(a1, gap) + slope_gap(a2, -gap)
-    return (2 / math.pi) * jnp.maximum(distance, 0), (4 / math.pi) * jnp.maximum(slopes, 0)
+def _linear_pair(one: Marginal, two: Marginal, angle: Array) -> tuple[Array, Array]:
+    return angle, jnp.zeros_like(angle)
 
 
 def _gelu(u: Array) -> Array:
     return jax.nn.gelu(u, approximate=False)
 
 
-def _gelu_variance(a: Array) -> Array:
-    root = jnp.sqrt(1 + 2 * a)
-    angle = jnp.arctan2(a, root)  # asin(a / (1 + a))
-    return a / 4 + (a / (2 * math.pi)) * (angle + 2 * a / ((1 + a) * root))
+def _wave_angles(
+    one: tuple[Array, ...], two: tuple[Array, ...], angle: Array
+) -> tuple[Array, Array]:
+    """Of the sine and of the cosine, which are each other's derivatives up to sign.
 
-
-def _gelu_slope(a: Array) -> Array:
-    root = jnp.sqrt(1 + 2 * a)
-    rest = a * (2 / (1 + a) + 1 / (1 + 2 * a)) / root
-    return 1 / 4 + (jnp.arctan2(a, root) + rest) / (2 * math.pi)
-
-
-def _gelu_pair(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
-    """u Phi(u), through the differences that ``_erf_pair`` takes too.
-
-    With p = 1 + a, p' = 1 + a', c the covariance, w^2 = p p' - c^2, A = a/p, A' = a'/p' and
-    sin g = C = c/sqrt(p p'),
-    E phi phi' = c/4 + (c g + A A' w + C^2/w)/(2 pi), and E of the derivatives' product is
-    1/4 + (g + c (1/p + 1/p')/w + c/w^3)/(2 pi); p^2 - a^2 = 1 + 2a takes the place of w^2 in the
-    variances. For a = a' and h << a relative errors reach eps sqrt(a/h) in H.
+    u - u' and u + u' have variances h and g; sin u - sin u' is twice a product of their
+    half-angles' waves. E sin u sin u' = (exp(-h/2) - exp(-g/2))/2.
     """
-    (a1, r1, std1), (a2, r2, std2) = one, two
-    covariance = ((a1 + a2) - h) / 2
-    c = covariance / (r1 * r2)
-    minus, plus = (h - (std1 - std2) ** 2) / 2, ((std1 + std2) ** 2 - h) / 2
-    w = jnp.sqrt(1 + (a1 + a2) + jnp.maximum(minus * plus, 0))
-
-    def gaps(a: Array, r: Array, other: Array, gap: Array) -> tuple[Array, Array]:
-        """2 pi times what a variance, its c/4 aside, exceeds the pair's moment by."""
-        p, both = r * r, (r * other) ** 2
-        own, half = jnp.sqrt(1 + 2 * a), (gap + h) / 2  # half = a - c
-        delta = (a * h - gap - half * half) / (w + own)  # w - own
-        inverse = delta / (w * own)  # 1/own - 1/w
-        angle = _arcsine_gap(a / 2, r, other, gap / 2, h / 2, c)
-        big, small = a / p, a / p - gap / both
-        # A^2 - C^2 = (a^2 p' - c^2 p) / (p^2 p')
-        squares = (half * (2 * a - half) - big * big * p * gap) / both
-        first = a * angle + big * (gap / both * own - small * delta)
-        first = first + squares / own + c * c * inverse
-        second = angle + (2 * half / p - covariance * gap / both) / own
-        pair = covariance * (2 / p + gap / both)
-        second = second + pair * inverse + half / own**3
-        cubes = 1 / (own * own) + 1 / (own * w) + 1 / (w * w)
-        return first, second + covariance * inverse * cubes
-
-    gap = a1 - a2
-    (first1, second1), (first2, second2) = gaps(a1, r1, r2, gap), gaps(a2, r2, r1, -gap)
-    distance = h / 4 + (first1 + first2 + h * jnp.arcsin(jnp.clip(c, -1, 1))) / (2 * math.pi)
-    return jnp.maximum(distance, 0), jnp.maximum((second1 + second2) / (2 * math.pi), 0)
-
-
-def _wave_distances(one: Marginal, two: Marginal, h: Array) -> tuple[Array, Array]:
-    """H of the sine and of the cosine, which are each other's derivatives up to sign.
-
-    u - u' and u + u' have variances h and 2a + 2a' - h; sin u - sin u' is twice a product of
-    their half-angles' waves.
-    """
-    (a1, e1), (a2, e2) = one, two
-    apart, together = jnp.expm1(-h / 2), h / 2 - (a1 + a2)
-    uneven = (e1 - e2) ** 2 / 2
-    sine = -apart * (1 + jnp.exp(together)) - uneven
-    cosine = apart * jnp.expm1(together) + uneven
-    return jnp.maximum(sine, 0), jnp.maximum(cosine, 0)
-
-
-def _erf_variance(a: Array) -> Array:
-    return (2 / math.pi) * jnp.arctan2(2 * a, jnp.sqrt(1 + 4 * a))
+    (std1, e1, sine1, cosine1), (std2, e2, sine2, cosine2) = one, two
+    h = (std1 - std2) ** 2 + angle
+    g = jnp.maximum((std1 + std2) ** 2 - angle, 0)
+    apart, uneven = jnp.expm1(-h / 2), (e1 - e2) ** 2 / 2
+    sine = -apart * (1 + jnp.exp(-g / 2)) - uneven
+    cosine = apart * jnp.expm1(-g / 2) + uneven
+    twice = std1 * std2 * 2 - angle  # twice the covariance
+    near = twice > 0
+    product = -jnp.exp(-jnp.minimum(h, g) / 2) * jnp.expm1(-jnp.abs(twice)) / 2
+    product = jnp.where(near, product, -product)
+    return (
+        arcsine.moment_angle(sine, product, near, sine1, sine2),
+        jnp.maximum(cosine - (cosine1 - cosine2) ** 2, 0),  # the norms' ratio is below 2
+    )
 
 
 def _sin_variance(a: Array) -> Array:
@@ -365,7 +275,7 @@ def _cos_variance(a: Array) -> Array:
 
 
 def _wave_marginal(a: Array) -> Marginal:
-    return a, jnp.exp(-a)
+    return safe_sqrt(a), jnp.exp(-a), safe_sqrt(_sin_variance(a)), jnp.sqrt(_cos_variance(a))
 
 
 def _numerical(name: str, series: hermite.Series) -> Activation:
@@ -396,27 +306,30 @@ _REGISTRY = {
         Activation(
             "erf",
             jax.scipy.special.erf,
-            _erf_variance,
+            arcsine.erf_variance,
             lambda a: (4 / math.pi) / jnp.sqrt(1 + 4 * a),
-            lambda a: (a, jnp.sqrt(1 + 2 * a), safe_sqrt(a)),
-            _erf_pair,
+            partial(arcsine.sphere, 2.0, arcsine.erf_variance),
+            arcsine.erf_pair,
         ),
         Activation(
             "gelu",
             _gelu,
-            _gelu_variance,
-            _gelu_slope,
-            lambda a: (a, jnp.sqrt(1 + a), safe_sqrt(a)),
-            _gelu_pair,
+            arcsine.gelu_variance,
+            arcsine.gelu_slope,
+            lambda a: (
+                arcsine.sphere(1.0, arcsine.gelu_variance, a),
+                jnp.sqrt(arcsine.gelu_slope(a)),
+            ),
+            arcsine.gelu_pair,
         ),
-        Activation("sin", jnp.sin, _sin_variance, _cos_variance, _wave_marginal, _wave_distances),
+        Activation("sin", jnp.sin, _sin_variance, _cos_variance, _wave_marginal, _wave_angles),
         Activation(
             "cos",
             jnp.cos,
             _cos_variance,
             _sin_variance,
             _wave_marginal,
-            lambda one, two, h: _wave_distances(one, two, h)[::-1],
+            lambda one, two, angle: _wave_angles(one, two, angle)[::-1],
         ),
         # orders and terms as hermite.fit finds them
         _numerical("tanh", hermite.Series(jnp.tanh, 2, 2, 320)),

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from rnntk import balls, gram, powers, schur, sequences, spectrum
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
-from rnntk.infinite import Preactivation, infinite_kernel, preactivation_grid, preactivations
+from rnntk.infinite import infinite_kernel
+from rnntk.preactivations import Preactivation, preactivation_grid, preactivations
 from rnntk.rigorous import BITS, Enclosed, frames
 
 

@@ -5,8 +5,11 @@ variance a are d_k(a) = E phi'(sqrt(a) z) h_k(z), and the function's own are c_0
 parts, c_(k+1) = sqrt(a) d_k / sqrt(k + 1). Mehler's formula then gives, for Gaussians of
 correlation rho = 1 - e,
 
-    E phi(u) phi(u') = sum_k c_k c_k' rho^k,     and likewise with d_k for phi',
-    E (phi(u) - phi(u'))^2 = sum_k (c_k - c_k')^2 + 2 c_k c_k' D_k,       D_k = 1 - rho^k,
+    E phi(u) phi(u') = sum_k c_k c_k' rho^k,     and likewise with d_k for phi'.
+
+With C = |c| and c_k = C x_k, the moments' angles 2 (C C' - E phi phi') are
+
+    C C' sum_k (x_k - x_k')^2 + 2 x_k x_k' D_k,      D_k = 1 - rho^k,
 
 and D_(k+1) = rho D_k + e keeps all digits near e = 0. The coefficients cost a quadrature for each
 sequence; a pair costs about ten operations a term. See docs/theory/activations.md.
@@ -33,12 +36,35 @@ class Coefficients(NamedTuple):
     """Of one batch of sequences; the last axis is that of the variances."""
 
     mean: Float[Array, "..."]  # c_0
-    first: Float[Array, "..."]  # d_0
-    rest: Float[Array, "terms ..."]  # d_k
+    slopes: Float[Array, "orders ..."]  # d_0, and those of the series' orders
+    tail: Float[Array, "nodes ..."]  # d_k at real orders, times the roots of their weights
+
+
+class Marginal(NamedTuple):
+    """The same as unit vectors, and their lengths."""
+
     std: Float[Array, "..."]
     half_inverse: Float[Array, "..."]  # 1 / (2 std), or 0 where std is
     needed: Int[Array, "..."]  # terms beyond which less than a rounding error remains
-    tail: Float[Array, "nodes ..."]  # d_k at real orders, times the roots of their weights
+    state: Float[Array, "..."]  # C = sqrt(E phi^2)
+    slope: Float[Array, "..."]  # sqrt(E phi'^2)
+    share: Float[Array, "..."]  # std slope / C: x_(k+1) is this times the k-th of phi' / sqrt(k+1)
+    mean: Float[Array, "..."]  # x_0
+    first: Float[Array, "..."]  # of phi', order 0
+    rest: Float[Array, "terms ..."]  # of phi'
+    tail: Float[Array, "nodes ..."]
+
+
+def safe_sqrt(v: Array) -> Array:
+    """Square root with gradient 0, instead of infinity, at 0; negative rounding counts as 0."""
+    positive = v > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, v, 1)), 0)
+
+
+def safe_inverse(v: Array) -> Array:
+    """1 / v, and 0 at 0."""
+    positive = v > 0
+    return jnp.where(positive, 1 / jnp.where(positive, v, 1), 0)
 
 
 def derivative(fn: Fn, u: Array) -> Array:
@@ -140,30 +166,37 @@ class Series:
     def _far(self) -> tuple[float, ...]:
         return tuple(_tail(self.start + self.terms, self.jumps)[0]) if self.jumps else ()
 
-    def marginal(self, a: Float[Array, " n"]) -> Coefficients:
+    def coefficients(self, a: Float[Array, " n"]) -> Coefficients:
         """The coefficients at each variance."""
-        positive = a > 0
-        root = jnp.sqrt(jnp.where(positive, a, 1))
-        std = jnp.where(positive, root, 0)
+        std = safe_sqrt(a)
         u = jnp.asarray(_COARSE()[0].astype(a.dtype))[:, None] * std[None, :]
         table = jnp.asarray(_projection(self.orders).astype(a.dtype))
         exact = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
-        slopes = exact(table, derivative(self.fn, u))
+        mean, slopes = exact(table[0], self.fn(u)), exact(table, derivative(self.fn, u))
+        return Coefficients(mean, slopes, self._beyond(std))
+
+    def marginal(self, a: Float[Array, " n"]) -> Marginal:
+        """What ``pair`` needs of each variance."""
+        found, std = self.coefficients(a), safe_sqrt(a)
+        state, slope = (safe_sqrt(v) for v in self._squares(found, a))
+        per_state, per_slope = safe_inverse(state), safe_inverse(slope)
+        slopes = per_slope[None, :] * found.slopes
         order = jnp.asarray(np.array(self.orders, a.dtype)).reshape(-1, 1)
-        # by what a pair's distances may change, in units of 1 - rho
+        # by what a pair's angles may change, in units of 1 - rho
         share = jax.lax.stop_gradient((order + 1) * slopes[1:] ** 2)
         left = jnp.cumsum(share[::-1], axis=0)[::-1]
         total = jax.lax.stop_gradient(slopes[0] ** 2) + jnp.sum(share, axis=0)
-        needed = jnp.sum(left > jnp.finfo(a.dtype).eps * total[None, :], axis=0)
-        half_inverse = jnp.where(positive, 0.5 / root, 0)
-        return Coefficients(
-            exact(table[0], self.fn(u)),
-            slopes[0],
-            slopes[1:],
-            std,
-            half_inverse,
-            needed,
-            self._beyond(std),
+        return Marginal(
+            std=std,
+            half_inverse=0.5 * safe_inverse(std),
+            needed=jnp.sum(left > jnp.finfo(a.dtype).eps * total[None, :], axis=0),
+            state=state,
+            slope=slope,
+            share=std * slope * per_state,
+            mean=found.mean * per_state,
+            first=slopes[0],
+            rest=slopes[1:],
+            tail=per_slope[None, :] * found.tail,
         )
 
     def _beyond(self, std: Array) -> Array:
@@ -176,24 +209,25 @@ class Series:
         )
         return jnp.dot(table, powers, precision=jax.lax.Precision.HIGHEST)
 
+    def _squares(self, found: Coefficients, a: Array) -> tuple[Array, Array]:
+        """E phi^2 and E phi'^2 as sums of squares, so that they agree with ``pair``."""
+        orders = jnp.asarray(np.array((0, *self.orders, *self._far), a.dtype)).reshape(-1, 1)
+        squares = jnp.concatenate([found.slopes, found.tail]) ** 2
+        return found.mean**2 + a * jnp.sum(squares / (orders + 1), axis=0), jnp.sum(squares, axis=0)
+
     def variance(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
-        """E phi(u)^2 as the sum of the squared coefficients, so that it agrees with ``pair``."""
-        one = self.marginal(a)
-        orders = np.array(self.orders + self._far, a.dtype)
-        squares = jnp.concatenate([one.rest, one.tail]) ** 2
-        shares = squares / jnp.asarray(orders + 1).reshape(-1, 1)
-        return one.mean**2 + a * (one.first**2 + jnp.sum(shares, axis=0))
+        """E phi(u)^2."""
+        return self._squares(self.coefficients(a), a)[0]
 
     def slope(self, a: Float[Array, " n"]) -> Float[Array, " n"]:
-        """E phi'(u)^2, likewise."""
-        one = self.marginal(a)
-        return one.first**2 + jnp.sum(one.rest**2, axis=0) + jnp.sum(one.tail**2, axis=0)
+        """E phi'(u)^2."""
+        return self._squares(self.coefficients(a), a)[1]
 
     def pair(
-        self, one: Coefficients, two: Coefficients, h: Float[Array, "n1 n2"]
+        self, one: Marginal, two: Marginal, angle: Float[Array, "n1 n2"]
     ) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
-        """Squared distances of phi and of phi'."""
-        return jax.checkpoint(partial(_distances, self.start, self.stride, self._far))(one, two, h)
+        """The angles of E phi phi' and of the derivatives'."""
+        return jax.checkpoint(partial(_angles, self.start, self.stride, self._far))(one, two, angle)
 
     def error(self, variances: np.ndarray) -> np.ndarray:
         """Estimated relative errors of E phi phi' and E of the derivatives' product, the larger.
@@ -218,30 +252,29 @@ def _missing(series: Series, a: Float[Array, " n"]) -> Float[Array, " n"]:
     return jnp.maximum(*errors)
 
 
-def _distances(
+def _angles(
     start: int,
     stride: int,
     far: tuple[float, ...],
-    one: Coefficients,
-    two: Coefficients,
-    h: Array,
+    one: Marginal,
+    two: Marginal,
+    angle: Array,
 ) -> tuple[Array, Array]:
-    """H and Hd; ``one`` and ``two`` have last axes (n1, 1) and (1, n2)."""
-    gap = one.std - two.std
-    e = (h - gap * gap) * (2 * one.half_inverse * two.half_inverse)
+    """``one`` and ``two`` have last axes (n1, 1) and (1, n2)."""
+    e = angle * (2 * one.half_inverse * two.half_inverse)
     # not jnp.clip, which halves the gradient at 0
     e = jnp.where(e < 0, 0, jnp.where(e > 2, 2, e))
-    rho = 1 - e
-    low1, low2 = one.std * one.first, two.std * two.first
-    distance = (one.mean - two.mean) ** 2 + (low1 - low2) ** 2 + 2 * (low1 * low2) * e
-    slopes = jnp.broadcast_to((one.first - two.first) ** 2, h.shape)
-    if not len(one.rest):
-        return jnp.broadcast_to(distance, h.shape), slopes
-    power = e
-    for _ in range(start - 1):
-        power = rho * power + e
-    distance, slopes = _sum_terms(start, stride, one, two, (distance, slopes, power, e))
-    return _sum_tail(far, one, two, (distance, slopes, e)) if far else (distance, slopes)
+    low1, low2 = one.share * one.first, two.share * two.first
+    state = (one.mean - two.mean) ** 2 + (low1 - low2) ** 2 + 2 * (low1 * low2) * e
+    slope = jnp.broadcast_to((one.first - two.first) ** 2, angle.shape)
+    if len(one.rest):
+        power = e
+        for _ in range(start - 1):
+            power = (1 - e) * power + e
+        state, slope = _sum_terms(start, stride, one, two, (state, slope, power, e))
+        if far:
+            state, slope = _sum_tail(far, one, two, (state, slope, e))
+    return (one.state * two.state) * state, (one.slope * two.slope) * slope
 
 
 def _blocks(rows: Array) -> Array:
@@ -251,7 +284,7 @@ def _blocks(rows: Array) -> Array:
 
 
 def _sum_terms(
-    start: int, stride: int, one: Coefficients, two: Coefficients, begun: tuple[Array, ...]
+    start: int, stride: int, one: Marginal, two: Marginal, begun: tuple[Array, ...]
 ) -> tuple[Array, Array]:
     """The orders above 0, as far as any of the sequences needs them."""
     *first, e = begun
@@ -261,51 +294,51 @@ def _sum_terms(
     factors = jnp.asarray((1 / np.sqrt(orders + 1)).astype(e.dtype).reshape(-1, BLOCK))
 
     @jax.checkpoint
-    def add(state: tuple[Array, ...], rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        distance, slopes, power = state
+    def add(sums: tuple[Array, ...], rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        state, slope, power = sums
         for d1, d2, factor in zip(*rows, strict=True):
-            c1, c2 = (factor * one.std) * d1, (factor * two.std) * d2
-            slopes = slopes + ((d1 - d2) ** 2 + 2 * (d1 * d2) * power)
+            c1, c2 = (factor * one.share) * d1, (factor * two.share) * d2
+            slope = slope + ((d1 - d2) ** 2 + 2 * (d1 * d2) * power)
             power = rho * power + e
-            distance = distance + ((c1 - c2) ** 2 + 2 * (c1 * c2) * power)
+            state = state + ((c1 - c2) ** 2 + 2 * (c1 * c2) * power)
             if stride == 2:
                 power = rho * power + e
-        return distance, slopes, power
+        return state, slope, power
 
-    def block(state: Any, inputs: Any) -> tuple[Any, None]:
+    def block(sums: Any, inputs: Any) -> tuple[Any, None]:
         index, *rows = inputs
-        return jax.lax.cond(index < needed, add, lambda old, _: old, state, tuple(rows)), None
+        return jax.lax.cond(index < needed, add, lambda old, _: old, sums, tuple(rows)), None
 
     inputs = (jnp.arange(len(rest1)) * BLOCK, rest1, rest2, factors)
-    distance, slopes, _ = jax.lax.scan(block, tuple(first), inputs)[0]
-    return distance, slopes
+    state, slope, _ = jax.lax.scan(block, tuple(first), inputs)[0]
+    return state, slope
 
 
 def _sum_tail(
-    far: tuple[float, ...], one: Coefficients, two: Coefficients, begun: tuple[Array, ...]
+    far: tuple[float, ...], one: Marginal, two: Marginal, begun: tuple[Array, ...]
 ) -> tuple[Array, Array]:
     """The nodes that stand for all higher orders, even ones before odd ones."""
-    distance, slopes, e = begun
+    state, slope, e = begun
     rho = 1 - e
     # such orders matter near rho = 1 and -1 only; elsewhere the bound keeps the logarithm finite
     log = jnp.log1p(-jnp.minimum(jnp.where(rho < 0, 2 - e, e), 0.5))
 
     @jax.checkpoint
-    def block(state: Any, rows: Any) -> tuple[Any, None]:
-        distance, slopes = state
+    def block(sums: Any, rows: Any) -> tuple[Any, None]:
+        state, slope = sums
         for k, odd, d1, d2 in zip(*rows, strict=True):
             power = -jnp.expm1(k * log)
             power = jnp.where(odd & (rho < 0), 2 - power, power)
             scale = 1 / jnp.sqrt(k + 1)
-            c1, c2 = (scale * one.std) * d1, (scale * two.std) * d2
-            slopes = slopes + ((d1 - d2) ** 2 + 2 * (d1 * d2) * power)
-            distance = distance + ((c1 - c2) ** 2 + 2 * (c1 * c2) * (rho * power + e))
-        return (distance, slopes), None
+            c1, c2 = (scale * one.share) * d1, (scale * two.share) * d2
+            slope = slope + ((d1 - d2) ** 2 + 2 * (d1 * d2) * power)
+            state = state + ((c1 - c2) ** 2 + 2 * (c1 * c2) * (rho * power + e))
+        return (state, slope), None
 
     orders = jnp.asarray(np.array(far, e.dtype).reshape(-1, BLOCK))
     odd = jnp.asarray((np.arange(len(far)) >= len(far) // 2).reshape(-1, BLOCK))
     inputs = (orders, odd, _blocks(one.tail), _blocks(two.tail))
-    return jax.lax.scan(block, (distance, slopes), inputs)[0]
+    return jax.lax.scan(block, (state, slope), inputs)[0]
 
 
 def fit(fn: Fn) -> Series:
@@ -315,9 +348,9 @@ def fit(fn: Fn) -> Series:
     """
     every = Series(fn, 1, 1, ORDERS)
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        one = every.marginal(jnp.asarray([VARIANCE / 10, VARIANCE]))
-    squares = np.asarray(one.rest) ** 2
-    total = np.asarray(one.first) ** 2 + squares.sum(axis=0)
+        slopes = every.coefficients(jnp.asarray([VARIANCE / 10, VARIANCE])).slopes
+    squares = np.asarray(slopes) ** 2
+    total, squares = squares.sum(axis=0), squares[1:]
     tail = np.cumsum(squares[::-1, 1])[::-1]
     top = max(int(np.sum(tail > 1e-12 * total[1])), 1)
     odd, even = (bool((squares[i::2].sum(axis=0) > 1e-26 * total).any()) for i in (0, 1))

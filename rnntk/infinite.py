@@ -4,26 +4,24 @@ A *cell* (s, s') pairs step s of one sequence with step s' of another. The cells
 s - s' form a recursion of their own; the "last" readout needs the diagonal through the ends, the
 other readouts all of them.
 
-Kernels are carried as squared distances, dist(M)_ij = M_ii + M_jj - 2 M_ij, and those of the
-covariances L and K without the part that the norms make, ang(M)_ij = dist(M)_ij - (sqrt(M_ii) -
-sqrt(M_jj))^2 = 2 (sqrt(M_ii M_jj) - M_ij): between nearly equal, or nearly parallel, sequences
-the kernel itself has lost the digits that tell them apart. With a the variance of the
-pre-activations, T their tangent kernel, K the states' covariance and B = Kd T, one step of a
-layer is
+Kernels are carried as angles, ang(M)_ij = 2 (sqrt(M_ii M_jj) - M_ij): between nearly equal, or
+nearly parallel, sequences the kernel itself has lost the digits that tell them apart. With a the
+variance of the pre-activations, T their tangent kernel, K the states' covariance and B = Kd T, one
+step of a layer is
 
-    ang(L) = w^2 ang(K) + u^2 ang(tokens) + (part that unequal proportions make, `_join`),
+    ang(L) = w^2 ang(K) + u^2 ang(tokens) + (part that unequal proportions make, `_sum_of`),
     a = w^2 K_ii + u^2 |token|^2 + b^2,
-    dist(T) = (trained parts of dist(L)) + w^2 dist(B),      T_ii likewise,
-    ang(K), dist(Kd) = moments of phi at (a_i, a_j, ang(L)),
-    dist(B) = (dist(Kd) (T_ii + T_jj - dist(T)) + (Kd_ii + Kd_jj) dist(T)
-               + (Kd_ii - Kd_jj) (T_ii - T_jj)) / 2.
+    ang(T) = (trained parts of ang(L)) + w^2 ang(B) + (again),      T_ii likewise,
+    ang(K), ang(Kd) = moments of phi at (a_i, a_j, ang(L)),
+    ang(B) = sqrt(Kd_ii Kd_jj) ang(T) + ang(Kd) (sqrt(T_ii T_jj) - ang(T)/2).
 
 What depends on one sequence alone is computed beforehand. In a deeper layer the tokens are the
-states below, and their u^2 dist(B) adds to dist(T). Derivation: docs/theory/infinite.md.
+states below, and their u^2 B adds to T. Derivation: docs/theory/infinite.md.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import jax
@@ -36,14 +34,22 @@ from rnntk import sequences, single, tiles
 from rnntk.activations import check_accuracy
 from rnntk.elman import ElmanRNN
 from rnntk.kernel import Kernel, symmetric
-from rnntk.single import Layer, Scales, Side, prepare, squared_scales, trained
+from rnntk.single import Layer, Scales, Side, prepare, squared_scales
 
 
 class Pairs(NamedTuple):
     """A layer's recursion at one cell, over all pairs of sequences."""
 
     state: Float[Array, "n1 n2"]  # ang(K); inside a step, ang(L)
-    tangent: Float[Array, "n1 n2"]  # dist(B); inside a step, dist(T)
+    tangent: Float[Array, "n1 n2"]  # ang(B); inside a step, ang(T)
+
+
+class Part(NamedTuple):
+    """A summand of a kernel: its angle, and the square roots of its diagonals."""
+
+    angle: Float[Array, "n1 n2"]
+    norm1: Float[Array, " n1"]
+    norm2: Float[Array, " n2"]
 
 
 AllPairs = tuple[Pairs, ...]  # one for each layer
@@ -109,7 +115,7 @@ def infinite_kernel(
     if not all(map(sequences.is_concrete, jax.tree.leaves((rnn, one, two)))):
         return _compiled(None)(rnn, one, two, mirror=x2 is None)
     for side in (*one, *two):
-        single.check_range(side)
+        single.check_range(rnn, side)
         for layer in side.layers:
             check_accuracy(rnn.phi, np.square(layer.std))
     (t1, n1), (t2, n2) = (sides[0].layers[0].drive.shape for sides in (one, two))
@@ -127,95 +133,6 @@ def _compiled(platform: str | None) -> Callable[..., Kernel]:
     options = {"xla_cpu_prefer_vector_width": 512, "xla_disable_hlo_passes": splitter}
     on_cpu = options if platform == "cpu" else None
     return jax.jit(_block, static_argnames=("mirror",), compiler_options=on_cpu)
-
-
-class Preactivation(NamedTuple):
-    """The pre-activations u of one layer at p points, each a step of a sequence, and what follows.
-
-    Attributes:
-        std: sqrt(E u_i^2).
-        angle: 2 (std_i std_j - E u_i u_j).
-        tangent: T, the tangent kernel of u over the trained groups among W, U and b.
-        covariance: K = E phi(u_i) phi(u_j).
-        slope: Kd = E phi'(u_i) phi'(u_j).
-    """
-
-    std: Float[Array, " p"]
-    angle: Float[Array, "p p"]
-    tangent: Float[Array, "p p"]
-    covariance: Float[Array, "p p"]
-    slope: Float[Array, "p p"]
-
-
-def preactivations(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> Iterator[tuple[Preactivation, ...]]:
-    """All layers step by step, each sequence at the same step: what the "last" readout needs."""
-    both = _with_itself(rnn, x)
-    pairs = _begin(both, (0, 0))
-    for s in range(x.shape[1]):
-        pairs, layers = _observed(both, pairs, jnp.asarray(s))
-        yield layers
-
-
-@jax.jit
-def preactivation_grid(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> tuple[Preactivation, ...]:
-    """All layers at all steps of all sequences together; point s n + i is step s of sequence i."""
-    both, (n, t, _) = _with_itself(rnn, x), x.shape
-    cells = _diagonals(t, t)
-
-    def visit(pairs: AllPairs, cell: Array) -> tuple[AllPairs, tuple[Preactivation, ...]]:
-        return _observe(both, (cell[0], cell[1]), _restart(both, (cell[0], cell[1]), pairs))
-
-    layers = jax.lax.scan(visit, _begin(both, (0, 0)), jnp.asarray(cells))[1]
-    order = np.argsort(cells[:, 0] * t + cells[:, 1])
-
-    def arrange(v: Array) -> Array:
-        square = v[order].reshape(t, t, n, n).transpose(0, 2, 1, 3).reshape(t * n, t * n)
-        return symmetric(square)
-
-    return tuple(
-        Preactivation(side.std.reshape(-1), *(arrange(v) for v in layer[1:]))
-        for side, layer in zip(both.one.layers, layers, strict=True)
-    )
-
-
-@jax.jit
-def _with_itself(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> Both:
-    side = prepare(rnn, x, None)
-    return Both(rnn, squared_scales(rnn, x.dtype), side, side, jnp.eye(len(x), dtype=bool))
-
-
-@jax.jit
-def _observed(
-    both: Both, pairs: AllPairs, s: Int[Array, ""]
-) -> tuple[AllPairs, tuple[Preactivation, ...]]:
-    pairs, layers = _observe(both, (s, s), pairs)
-    return pairs, tuple(
-        Preactivation(layer.std, *(symmetric(v) for v in layer[1:])) for layer in layers
-    )
-
-
-def _observe(
-    both: Both, where: Where, pairs: AllPairs
-) -> tuple[AllPairs, tuple[Preactivation, ...]]:
-    """One step of the recursion, with what it saw on the way."""
-    inside, behind = _advance(both, where, pairs)
-    layers = []
-    for side1, side2, into, out in zip(
-        both.one.layers, both.two.layers, inside, behind, strict=True
-    ):
-        one = jax.tree.map(lambda v: v[where[0]], side1)
-        two = jax.tree.map(lambda v: v[where[1]], side2)
-        slopes = _moments(both.rnn, one, two, into.state)[1]
-        layers.append(
-            Preactivation(
-                one.std,
-                into.state,
-                (_sum(one.tangent, two.tangent) - into.tangent) / 2,
-                _product(one.after, two.after) - out.state / 2,
-                (_sum(one.slope, two.slope) - slopes) / 2,
-            )
-        )
-    return behind, tuple(layers)
 
 
 @jax.jit
@@ -248,18 +165,19 @@ def pair_kernel(both: Both) -> Kernel:
     t1, t2 = len(both.one.layers[0].drive), len(both.two.layers[0].drive)
     if both.rnn.readout == "last":
         return _last(both, t1, t2)
-    cells = _diagonals(t1, t2)
+    cells = diagonals(t1, t2)
 
     def visit(packed: Packed, cell: Array) -> tuple[Packed, Kernel]:
         where = cell[0], cell[1]
-        packed = _pack(_advance(both, where, _restart(both, where, _unpack(packed)))[1])
+        packed = _pack(advance(both, where, restart(both, where, _unpack(packed)))[1])
         there = (
             single.exists(both.one, cell[0])[:, None] & single.exists(both.two, cell[1])[None, :]
         )
+        packed = jax.tree.map(lambda v: jnp.where(there, v, 0), packed)
         kernel = _read(both, where, _unpack(packed))
         return packed, jax.tree.map(lambda k: jnp.where(there, k, 0), kernel)
 
-    start = _pack(_begin(both, (0, 0)))
+    start = _pack(begin(both, (0, 0)))
     if both.rnn.readout == "sequence":
         kernel = jax.lax.scan(visit, start, jnp.asarray(cells))[1]
         order = np.argsort(cells[:, 0] * t2 + cells[:, 1])
@@ -292,28 +210,35 @@ def _last(both: Both, t1: int, t2: int) -> Kernel:
     def enter(pairs: AllPairs, where: Where) -> AllPairs:
         if not entered:
             return pairs
-        recurrent, token, joined = _parts(both, where, pairs[0])
-        return pairs[0]._replace(state=recurrent + token + joined), *pairs[1:]
+        state = _sum_of(_parts(both, where, pairs[0], 0), both.scales.b2, *_stds(both, where, 0))
+        return pairs[0]._replace(state=state), *pairs[1:]
 
     def step(packed: Packed, s: Array) -> tuple[Packed, None]:
-        behind = pairs = _advance(both, cell(s), _unpack(packed), entered)[1]
+        behind = pairs = advance(both, cell(s), _unpack(packed), entered)[1]
         upcoming = cell(jnp.minimum(s + 1, steps - 1))
         if ragged:
-            pairs = _restart(both, upcoming, pairs)
+            pairs = restart(both, upcoming, pairs)
         pairs = enter(pairs, upcoming)
         return _pack(jax.tree.map(partial(jnp.where, s + 1 < steps), pairs, behind)), None
 
-    start = _pack(enter(_begin(both, first), first))
+    start = _pack(enter(begin(both, first), first))
     packed = jax.lax.scan(step, start, jnp.arange(steps))[0]
     return _read(both, (t1 - 1, t2 - 1), _unpack(packed))
 
 
-def _parts(both: Both, where: Where, pairs: Pairs) -> tuple[Array, Array, Array]:
-    """What ang(L) of the first layer is the sum of: states, tokens, unequal proportions."""
-    layer1 = jax.tree.map(lambda v: v[where[0]], both.one.layers[0])
-    layer2 = jax.tree.map(lambda v: v[where[1]], both.two.layers[0])
-    joined = _join(both.rnn, both.scales, layer1, layer2)
-    return both.scales.w2 * pairs.state, _token_angle(both, where), joined
+def _parts(both: Both, where: Where, pairs: Pairs, number: int, below: Any = None) -> list[Part]:
+    """What L of a layer is the sum of, bias aside: states, and tokens or the states ``below``."""
+    layer1, layer2 = both.one.layers[number], both.two.layers[number]
+    w, (s1, s2) = jnp.asarray(both.rnn.w_std, layer1.std.dtype), where
+    token = _token_angle(both, where) if below is None else both.scales.u2 * below
+    return [
+        Part(both.scales.w2 * pairs.state, w * layer1.before[s1], w * layer2.before[s2]),
+        Part(token, layer1.drive[s1], layer2.drive[s2]),
+    ]
+
+
+def _stds(both: Both, where: Where, number: int) -> tuple[Array, Array]:
+    return both.one.layers[number].std[where[0]], both.two.layers[number].std[where[1]]
 
 
 def _pack(pairs: Sequence[tuple[Array, Array]]) -> Packed:
@@ -325,18 +250,15 @@ def _unpack(packed: Packed) -> AllPairs:
     return tuple(Pairs(jnp.real(both), jnp.imag(both)) for both in packed)
 
 
-def _diagonals(t1: int, t2: int) -> np.ndarray:
+def diagonals(t1: int, t2: int) -> np.ndarray:
     """All cells, diagonal after diagonal, each from its first cell on; shape (t1 t2, 2)."""
     s1, s2 = np.divmod(np.arange(t1 * t2), t2)
     order = np.lexsort((s1, s1 - s2))
     return np.stack([s1[order], s2[order]], axis=1)
 
 
-def _sum(one: Array, two: Array) -> Float[Array, "n1 n2"]:
-    return one[:, None] + two[None, :]
-
-
-def _product(one: Array, two: Array) -> Float[Array, "n1 n2"]:
+def product(one: Array, two: Array) -> Float[Array, "n1 n2"]:
+    """Of all pairs of entries."""
     return one[:, None] * two[None, :]
 
 
@@ -344,7 +266,7 @@ def _gap2(one: Array, two: Array) -> Float[Array, "n1 n2"]:
     return jnp.square(one[:, None] - two[None, :])
 
 
-def _begin(both: Both, where: Where) -> AllPairs:
+def begin(both: Both, where: Where) -> AllPairs:
     """The recursion before cell (s1, s2), where one of the two sequences has its first step.
 
     States of different age are uncorrelated, and so are their gradients. Initial states are equal
@@ -353,26 +275,27 @@ def _begin(both: Both, where: Where) -> AllPairs:
     (s1, s2), state = where, both.rnn.initial_state
     pairs = []
     for layer1, layer2 in zip(both.one.layers, both.two.layers, strict=True):
-        angle = 2 * _product(layer1.before[s1], layer2.before[s2])
+        angle = 2 * product(layer1.before[s1], layer2.before[s2])
         if state == "shared" or (state == "independent" and both.same is not None):
             n1, n2 = angle.shape
             first1 = s1 == (jnp.zeros(n1, int) if both.one.start is None else both.one.start)
             first2 = s2 == (jnp.zeros(n2, int) if both.two.start is None else both.two.start)
             equal = first1[:, None] & first2[None, :]
             angle = jnp.where(equal if state == "shared" else equal & both.same, 0, angle)
-        pairs.append(Pairs(angle, _sum(layer1.back_before[s1], layer2.back_before[s2])))
+        back = 2 * product(layer1.back_before[s1], layer2.back_before[s2])
+        pairs.append(Pairs(angle, back))
     return tuple(pairs)
 
 
-def _restart(both: Both, where: Where, pairs: AllPairs) -> AllPairs:
+def restart(both: Both, where: Where, pairs: AllPairs) -> AllPairs:
     """Begin anew at the pairs for which this cell is the first with two existing steps."""
     fresh1 = where[0] <= (0 if both.one.start is None else both.one.start[:, None])
     fresh2 = where[1] <= (0 if both.two.start is None else both.two.start[None, :])
-    begun = _begin(both, where)
+    begun = begin(both, where)
     return jax.tree.map(lambda new, old: jnp.where(fresh1 | fresh2, new, old), begun, pairs)
 
 
-def _advance(
+def advance(
     both: Both, where: Where, pairs: AllPairs, entered: bool = False
 ) -> tuple[AllPairs, AllPairs]:
     """One step of the recursion, from before a cell to behind it.
@@ -381,65 +304,69 @@ def _advance(
     Returns ang(L), dist(T) of the pre-activations and ang(K), dist(B) of the states, by layer.
     """
     rnn, scales, (s1, s2) = both.rnn, both.scales, where
+    w, u = (jnp.asarray(std, both.one.layers[0].std.dtype) for std in (rnn.w_std, rnn.u_std))
+    groups = [g for g in ("W", "U") if g in rnn.trainable]
     inside: list[Pairs] = []
     behind: list[Pairs] = []
-    for side1, side2, old in zip(both.one.layers, both.two.layers, pairs, strict=True):
-        layer1 = jax.tree.map(lambda v: v[s1], side1)
-        layer2 = jax.tree.map(lambda v: v[s2], side2)
+    for number, old in enumerate(pairs):
+        layer1 = jax.tree.map(lambda v: v[s1], both.one.layers[number])
+        layer2 = jax.tree.map(lambda v: v[s2], both.two.layers[number])
+        angle, parts = old.state, []
+        if behind or not entered:
+            parts = _parts(both, where, old, number, behind[-1].state if behind else None)
+            angle = _sum_of(parts, scales.b2, layer1.std, layer2.std)
+        back = Part(scales.w2 * old.tangent, w * layer1.back_before, w * layer2.back_before)
+        own, bias2 = [Part(angle, layer1.std, layer2.std)], None
+        if not {"W", "U", "b"} <= set(rnn.trainable):
+            own = [dict(zip("WU", parts, strict=True))[g] for g in groups]
+            bias2 = scales.b2 if "b" in rnn.trainable else None
+        own.append(back)
         if behind:
-            recurrent, token = scales.w2 * old.state, scales.u2 * behind[-1].state
-            angle = recurrent + token + _join(rnn, scales, layer1, layer2)
-        elif entered:
-            angle = old.state
-        else:
-            recurrent, token, joined = _parts(both, where, old)
-            angle = recurrent + token + joined
-        distance = angle + _gap2(layer1.std, layer2.std)
-        tangent = scales.w2 * old.tangent
-        if {"W", "U", "b"} <= set(rnn.trainable):
-            tangent = tangent + distance
-        else:
-            recurrent = recurrent + scales.w2 * _gap2(layer1.before, layer2.before)
-            token = token + _gap2(layer1.drive, layer2.drive)
-            tangent = tangent + trained(rnn, recurrent, token, jnp.zeros_like(token))
-        if behind:
-            tangent = tangent + scales.u2 * behind[-1].tangent
+            below1, below2 = (side.layers[number - 1] for side in (both.one, both.two))
+            own.append(
+                Part(scales.u2 * behind[-1].tangent, u * below1.back[s1], u * below2.back[s2])
+            )
+        tangent = _sum_of(own, bias2, layer1.tangent, layer2.tangent)
         inside.append(Pairs(angle, tangent))
-        state, slope = _moments(rnn, layer1, layer2, angle)
-        if not rnn.phi.homogeneous:
-            state = jnp.maximum(state - _gap2(layer1.after, layer2.after), 0)
-        total = _sum(layer1.tangent, layer2.tangent)
-        if isinstance(rnn.phi.slope, float):
-            back = slope * ((total - tangent) / 2) + rnn.phi.slope * tangent
-        else:
-            uneven = _sum(layer1.slope, -layer2.slope) * _sum(layer1.tangent, -layer2.tangent)
-            slopes = _sum(layer1.slope, layer2.slope)
-            back = (slope * (total - tangent) + slopes * tangent + uneven) / 2
-        behind.append(Pairs(state, back))
+        state, slope = moments(rnn, layer1, layer2, angle)
+        constant = rnn.phi.slope
+        slopes = constant if isinstance(constant, float) else product(layer1.slope, layer2.slope)
+        whole = product(layer1.tangent, layer2.tangent)
+        behind.append(Pairs(state, slope * (whole - tangent / 2) + slopes * tangent))
     return tuple(inside), tuple(behind)
 
 
-def _moments(rnn: ElmanRNN, one: Layer, two: Layer, angle: Array) -> tuple[Array, Array]:
-    """Squared distances of phi (its angular part, if homogeneous) and of phi'."""
+def moments(rnn: ElmanRNN, one: Layer, two: Layer, angle: Array) -> tuple[Array, Array]:
+    """The angles of K and Kd."""
     return rnn.phi.pair(
         jax.tree.map(lambda v: v[..., :, None], one.marginal),
         jax.tree.map(lambda v: v[..., None, :], two.marginal),
-        angle if rnn.phi.homogeneous else angle + _gap2(one.std, two.std),
+        angle,
     )
 
 
-def _join(rnn: ElmanRNN, scales: Scales, one: Layer, two: Layer) -> Float[Array, "n1 n2"]:
-    """ang(L) less the angles of its parts: state, token and bias in unequal proportions.
+def _sum_of(
+    parts: Sequence[Part], bias2: Array | None, whole1: Array, whole2: Array
+) -> Float[Array, "n1 n2"]:
+    """ang of a sum of kernels, whose parts are in unequal proportions.
 
-    For the norms p, q, b of the parts, 2 (|(p, q, b)| |(p', q', b')| - <(p, q, b), (p', q', b')>)
-    by Lagrange's identity, a sum of squares.
+    For the norms p, q, ... of the parts, and a constant part of norm b, the angles' sum lacks
+    2 (|(p, q, b)| |(p', q', b')| - <(p, q, b), (p', q', b')>), which by Lagrange's identity is
+    made of squares; ``whole1`` and ``whole2`` are |(p, q, b)|.
     """
-    w = jnp.asarray(rnn.w_std, one.std.dtype)
-    p1, p2, q1, q2 = w * one.before, w * two.before, one.drive, two.drive
-    squares = jnp.square(_product(p1, q2) - _product(q1, p2))
-    squares = squares + scales.b2 * (_gap2(p1, p2) + _gap2(q1, q2))
-    whole = _product(one.std, two.std) + _product(p1, p2) + _product(q1, q2) + scales.b2
-    return 2 * squares / jnp.where(whole > 0, whole, 1)
+    whole = product(whole1, whole2)
+    for part in parts:
+        whole = whole + product(part.norm1, part.norm2)
+    if bias2 is not None:
+        whole = whole + bias2
+    inverse = 1 / jnp.where(whole > 0, whole, 1)
+    angle, uneven = [part.angle for part in parts], []
+    for p, q in combinations(parts, 2):
+        difference = product(p.norm1, q.norm2) - product(q.norm1, p.norm2)
+        uneven.append(difference * (difference * inverse))
+    if bias2 is not None:
+        uneven += [_gap2(part.norm1, part.norm2) * (bias2 * inverse) for part in parts]
+    return sum(angle[1:], angle[0]) + 2 * sum(uneven[1:], uneven[0]) if uneven else angle[0]
 
 
 def _token_angle(both: Both, where: Where) -> Float[Array, "n1 n2"]:
@@ -451,7 +378,7 @@ def _token_angle(both: Both, where: Where) -> Float[Array, "n1 n2"]:
     one, two = both.one, both.two
     norm1, norm2 = one.layers[0].drive[where[0]], two.layers[0].drive[where[1]]
     distance, gap2 = _squared_distance(both, one.tokens, two.tokens, where), _gap2(norm1, norm2)
-    turned = _product(norm1, norm2) * _squared_distance(both, one.directions, two.directions, where)
+    turned = product(norm1, norm2) * _squared_distance(both, one.directions, two.directions, where)
     return jnp.where(2 * gap2 <= distance, distance - gap2, turned)
 
 
@@ -473,17 +400,21 @@ def _squared_distance(
 
 def _read(both: Both, where: Where, pairs: AllPairs) -> Kernel:
     """What an output at a cell sees: v^2 (K + B) and v^2 K."""
-    top1, top2 = (side.layers[-1] for side in (both.one, both.two))
-    after1, back1 = top1.variance[where[0]], top1.back[where[0]]
-    after2, back2 = top2.variance[where[1]], top2.back[where[1]]
-    top, half = pairs[-1], both.scales.v2 / 2
-    distance = top.state + _gap2(top1.after[where[0]], top2.after[where[1]])
-    nngp = _sum(after1, after2) - distance
+    top1, top2 = (
+        jax.tree.map(lambda v, s=s: v[s], side.layers[-1])
+        for side, s in zip((both.one, both.two), where, strict=True)
+    )
+    state = Part(pairs[-1].state, top1.after, top2.after)
+    parts = [Part(pairs[-1].tangent, top1.back, top2.back)]
     if "V" in both.rnn.trainable:
-        ntk = _sum(after1 + back1, after2 + back2) - (distance + top.tangent)
-    else:
-        ntk = _sum(back1, back2) - top.tangent
-    return Kernel(half * ntk, half * nngp)
+        parts.append(state)
+    norm1, norm2 = (
+        jnp.sqrt(sum(jnp.square(norm) for norm in norms))
+        for norms in zip(*(part[1:] for part in parts), strict=True)
+    )
+    v2 = both.scales.v2
+    ntk = product(norm1, norm2) - _sum_of(parts, None, norm1, norm2) / 2
+    return Kernel(v2 * ntk, v2 * (product(*state[1:]) - state.angle / 2))
 
 
 def _reverse_steps(kernel: Kernel, lengths1: Array | None, lengths2: Array | None) -> Kernel:

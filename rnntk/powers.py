@@ -77,9 +77,8 @@ def coefficients(phi: Activation, a: Float[np.ndarray, " p"]) -> Coefficients:
         mean = np.exp(-a / 2) if phi.name == "cos" else mean
     else:
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            series = hermite.Series(phi.fn, 1, 1, TERMS - 1).marginal(jnp.asarray(a))
-            slopes = np.concatenate([np.asarray(series.first)[None], np.asarray(series.rest)])
-            mean = np.asarray(series.mean)
+            series = hermite.Series(phi.fn, 1, 1, TERMS - 1).coefficients(jnp.asarray(a))
+            slopes, mean = np.asarray(series.slopes), np.asarray(series.mean)
     squares = a[None, :] * slopes**2 / np.arange(1, TERMS + 1)[:, None]
     return Coefficients(slopes, np.concatenate([mean[None] ** 2, squares]), beyond, a)
 

@@ -29,7 +29,7 @@ KINDS = ("series", "separation")
 
 @dataclass(frozen=True)
 class Points:
-    """Pre-activations of one layer at p points; see :class:`rnntk.infinite.Preactivation`."""
+    """Pre-activations of one layer at p points; see :class:`rnntk.preactivations.Preactivation`."""
 
     variance: Vector
     signal: Matrix  # L, their covariance

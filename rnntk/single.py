@@ -7,25 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rnntk.activations import safe_sqrt
 from rnntk.elman import ElmanRNN
+from rnntk.hermite import safe_sqrt
 
 CHUNK = 8  # token entries whose squared differences XLA adds up in one pass over the pairs
 
 
 class Layer(NamedTuple):
-    """What one layer's recursion over pairs needs of each sequence alone, at every step."""
+    """What one layer's recursion over pairs needs of each sequence alone, at every step.
 
-    before: Float[Array, "t n"]  # sqrt(E h_{s-1}^2)
-    back_before: Float[Array, "t n"]  # B_ii one step earlier
+    Norms, square roots of diagonal entries of the kernels, as these are inner products.
+    """
+
+    before: Float[Array, "t n"]  # of the state h_{s-1}
+    back_before: Float[Array, "t n"]  # sqrt(B_ii) one step earlier
     drive: Float[Array, "t n"]  # u |token|
-    std: Float[Array, "t n"]  # sqrt(a), a = E u_s^2
-    tangent: Float[Array, "t n"]  # T_ii
-    after: Float[Array, "t n"]  # sqrt(E h_s^2)
-    variance: Float[Array, "t n"]  # E h_s^2
-    back: Float[Array, "t n"]  # B_ii
-    slope: Float[Array, "t n"]  # E phi'(u_s)^2
-    marginal: Any  # of the activation at a, leaves (t, ..., n)
+    std: Float[Array, "t n"]  # of the pre-activation u_s
+    tangent: Float[Array, "t n"]  # sqrt(T_ii)
+    after: Float[Array, "t n"]  # of the state h_s
+    back: Float[Array, "t n"]  # sqrt(B_ii)
+    slope: Float[Array, "t n"]  # of phi'(u_s)
+    marginal: Any  # of the activation at E u_s^2, leaves (t, ..., n)
 
 
 # Entry c * CHUNK + k of the token at step s, of C chunks in all, is row s * C + c of array k.
@@ -75,9 +77,10 @@ def prepare(rnn: ElmanRNN, x: Float[Array, "n t d"], lengths: Int[Array, " n"] |
     below = jnp.zeros_like(drive)
     layers = []
     for _ in range(rnn.depth):
-        layer = _alone(rnn, scales, drive, below, start)
+        layer = _alone(rnn, scales, drive, below, start, lengths)
         layers.append(layer)
-        drive, below = jnp.asarray(rnn.u_std, x.dtype) * layer.after, scales.u2 * layer.back
+        u = jnp.asarray(rnn.u_std, x.dtype)
+        drive, below = u * layer.after, u * layer.back
     lengths = lengths if start is None else None
     return Side(_chunked(x), _chunked(directions), start, lengths, tuple(layers))
 
@@ -89,26 +92,42 @@ def _chunked(x: Float[Array, "n t d"]) -> Tokens:
     return tuple(x.transpose(1, 2, 0).reshape(-1, chunk, n).swapaxes(0, 1))
 
 
-def _alone(rnn: ElmanRNN, scales: Scales, drive: Array, below: Array, start: Array | None) -> Layer:
-    """One layer's recursion of each sequence with itself; ``below`` is u^2 B of the layer below."""
+def _alone(
+    rnn: ElmanRNN,
+    scales: Scales,
+    drive: Array,
+    below: Array,
+    start: Array | None,
+    lengths: Array | None,
+) -> Layer:
+    """One layer's recursion of each sequence with itself; ``below`` is u sqrt(B) of that below."""
 
     def step(carry: tuple[Array, Array], inputs: tuple[Array, ...]) -> tuple[Any, Layer]:
         before, back_before = carry
-        s, norm, tangent_below = inputs
+        s, norm, norm_below = inputs
         recurrent, token = scales.w2 * before, norm * norm
         a = recurrent + token + scales.b2
         own = trained(rnn, recurrent, token, jnp.broadcast_to(scales.b2, a.shape))
-        tangent = own + scales.w2 * back_before + tangent_below
+        tangent = own + scales.w2 * back_before + norm_below * norm_below
         constant = rnn.phi.slope
         slope = jnp.full_like(a, constant) if isinstance(constant, float) else constant(a)
         after, back = rnn.phi.variance(a), slope * tangent
         if start is not None:
             after = jnp.where(s < start, scales.h2, after)
             back = jnp.where(s < start, 0, back)
-        std_before, std, std_after = (safe_sqrt(v) for v in (before, a, after))
-        marginal = rnn.phi.marginal(a)
+        elif lengths is not None:  # padding stays as it was: it must not overflow
+            after = jnp.where(s < lengths, after, before)
+            back = jnp.where(s < lengths, back, back_before)
         layer = Layer(
-            std_before, back_before, norm, std, tangent, std_after, after, back, slope, marginal
+            before=safe_sqrt(before),
+            back_before=safe_sqrt(back_before),
+            drive=norm,
+            std=safe_sqrt(a),
+            tangent=safe_sqrt(tangent),
+            after=safe_sqrt(after),
+            back=safe_sqrt(back),
+            slope=safe_sqrt(slope),
+            marginal=rnn.phi.marginal(a),
         )
         return (after, back), layer
 
@@ -118,7 +137,7 @@ def _alone(rnn: ElmanRNN, scales: Scales, drive: Array, below: Array, start: Arr
 
 
 def trained(rnn: ElmanRNN, recurrent: Array, token: Array, bias: Array) -> Array:
-    """The sum of the parts of L (or of its distances) that belong to trained groups."""
+    """The sum of the parts of L that belong to trained groups."""
     parts = {"W": recurrent, "U": token, "b": bias}
     return sum((parts[g] for g in rnn.trainable if g in parts), jnp.zeros_like(recurrent))
 
@@ -136,25 +155,31 @@ def count(side: Side) -> Float[Array, " n"]:
     return lengths.astype(side.layers[0].drive.dtype)
 
 
-def check_range(side: Side) -> None:
+def check_range(rnn: ElmanRNN, side: Side) -> None:
     """Raise where the recursion has left the range of the dtype, naming the step."""
     info = np.finfo(side.layers[0].drive.dtype)
     t, n = side.layers[0].drive.shape
-    signal = np.any([np.asarray(v) != 0 for v in side.tokens], axis=0).reshape(t, -1, n).any(1)
+    w, u = (float(np.asarray(std)) for std in (rnn.w_std, rnn.u_std))
+    token = np.any([np.asarray(v) != 0 for v in side.tokens], axis=0).reshape(t, -1, n).any(1)
+    first = np.zeros(n, int) if side.start is None else np.asarray(side.start)
+    end = np.full(n, t) if side.lengths is None else np.asarray(side.lengths)
+    real = (np.arange(t)[:, None] >= first) & (np.arange(t)[:, None] < end)
     for number, layer in enumerate(side.layers, 1):
-        with np.errstate(over="ignore", invalid="ignore"):
-            a, tangent = np.asarray(layer.std) ** 2, np.abs(layer.tangent)
-            large = ~((a < info.max / 64) & (tangent < info.max / 64))
-        small = (a < info.tiny / info.eps) & (signal | (np.asarray(layer.before) > 0))
-        signal = np.asarray(layer.after) > 0
-        for bad, word in ((large, "overflows"), (small, "underflows")):
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            a = np.square(layer.std)
+            sizes = a, *(np.square(v) for v in (layer.tangent, layer.after, layer.back))
+            large = ~np.all([v < info.max / 64 for v in sizes], axis=0)
+            signal = token | (w * np.asarray(layer.before) > 0)
+            token = u * np.asarray(layer.after) > 0  # of the layer above
+        small = (a < info.tiny / info.eps) & signal
+        for bad, word in ((large & real, "overflows"), (small & real, "underflows")):
             if bad.any():
-                s, i = np.argwhere(bad)[0]
-                s -= 0 if side.start is None else int(side.start[i])
+                s, i = map(int, np.argwhere(bad)[0])
                 raise FloatingPointError(
-                    f"The kernel {word} {info.dtype} at step {s} of sequence {i}, layer {number}: "
-                    f"variance {a[tuple(np.argwhere(bad)[0])]:.3g}. Signals grow or shrink by a "
-                    f"constant factor a step: choose w_std so that w_std^2 E phi(u)^2 stays near "
-                    f"E u^2 (sqrt(2) for relu), rescale the tokens, use shorter sequences"
+                    f"The kernel {word} {info.dtype} at step {s - first[i]} of sequence {i}, layer "
+                    f"{number}: variance {a[s, i]:.3g}, of which {rnn.phi.name} makes "
+                    f"{sizes[2][s, i]:.3g}. Signals grow or shrink by a constant factor a step: "
+                    f"choose w_std so that w_std^2 E phi(u)^2 stays near E u^2 (sqrt(2) for relu), "
+                    f"rescale the tokens, use shorter sequences"
                     f"{', or float64' if info.bits == 32 else ''}."
                 )

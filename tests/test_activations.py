@@ -1,4 +1,4 @@
-"""Closed forms against 60 digits: gelu, near-duplicates included."""
+"""Closed forms against 60 digits, near-duplicates and unequal norms included."""
 
 import jax
 import jax.numpy as jnp
@@ -48,26 +48,58 @@ def gelu_slope(u):
     return special.ndtr(u) + u * np.exp(-u * u / 2) / np.sqrt(2 * np.pi)
 
 
+def erf_moments(a, b, c):
+    p, q = 1 + 2 * a, 1 + 2 * b
+    product = 2 / mpmath.pi * mpmath.asin(2 * c / mpmath.sqrt(p * q))
+    return product, 4 / mpmath.pi / mpmath.sqrt(p * q - 4 * c * c)
+
+
+def sin_moments(a, b, c):
+    plus, minus = (mpmath.exp(sign * c - (a + b) / 2) / 2 for sign in (1, -1))
+    return plus - minus, plus + minus
+
+
+def relu_moments(a, b, c):
+    size = mpmath.sqrt(a * b)
+    theta = mpmath.acos(c / size)
+    cov = size * (mpmath.sin(theta) + (mpmath.pi - theta) * mpmath.cos(theta)) / (2 * mpmath.pi)
+    return cov, (mpmath.pi - theta) / (2 * mpmath.pi)
+
+
+EXACT = {
+    "relu": relu_moments,
+    "erf": erf_moments,
+    "gelu": gelu_moments,
+    "sin": sin_moments,
+    "cos": lambda a, b, c: sin_moments(a, b, c)[::-1],
+}
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("a", [1e-6, 0.1, 1.0, 10.0, 1e3])
-def test_gelu_keeps_the_digits_of_near_duplicates(a):
-    others = np.array([a, a * (1 + 1e-9), a * 1.00001, a * 1.1, a * 3, 0.0])
-    away = np.array([1e-12, 1e-8, 1e-4, 0.1, 1.0, 1.9])
-    for b in others:
-        h = (np.sqrt(a) - np.sqrt(b)) ** 2 + 2 * away * np.sqrt(a * b)
-        h = np.where(h == 0, a * away, h)
-        one = [v[:, None] for v in GELU.marginal(jnp.asarray([a]))]
-        two = [v[None, :] for v in GELU.marginal(jnp.asarray([b]))]
-        got = np.concatenate(GELU.pair(one, two, jnp.asarray(h[None])))
-        exact_a, exact_b = mpmath.mpf(a), mpmath.mpf(b)
-        own, other = (gelu_moments(v, v, v) for v in (exact_a, exact_b))
-        for i, exact_h in enumerate(map(mpmath.mpf, h)):
-            both = gelu_moments(exact_a, exact_b, (exact_a + exact_b - exact_h) / 2)
-            for j in (0, 1):
-                expected = float(own[j] + other[j] - 2 * both[j])
-                # eps sqrt(a/h); at large variances the derivative's is the more sensitive
-                rtol = 1e-14 * np.sqrt(max(a, b) / h[i]) * max(1, a)
-                assert abs(got[j, i] - expected) <= rtol * expected
+@pytest.mark.parametrize("a", [1e-6, 1.0, 100.0, 1e6])
+@pytest.mark.parametrize("name", EXACT)
+def test_angles_keep_the_digits_of_near_duplicates_and_of_unequal_norms(name, a):
+    activation, exact = activations.resolve(name), EXACT[name]
+    std1, std2 = np.sqrt(a), np.sqrt(a * np.array([1, 1e-3, 1e-12]))
+    away = np.array([1e-12, 1e-6, 0.1, 1.9])[:, None]
+    one = jax.tree.map(lambda v: v[:, None], activation.marginal(jnp.asarray([std1**2])))
+    two = jax.tree.map(lambda v: v[None, :], activation.marginal(jnp.asarray(std2**2)))
+    got = jax.jit(activation.pair)(one, two, jnp.asarray(2 * away * std1 * std2))
+    for i, j in np.ndindex(4, 3):
+        v, w = mpmath.mpf(std1) ** 2, mpmath.mpf(std2[j]) ** 2
+        angle = mpmath.mpf(float(2 * away[i, 0] * std1 * std2[j]))
+        both = exact(v, w, mpmath.mpf(std1) * mpmath.mpf(std2[j]) - angle / 2)
+        for k in (0, 1):
+            norm = mpmath.sqrt(exact(v, v, v)[k] * exact(w, w, w)[k])
+            expected = 2 * (norm - both[k])
+            off = abs(mpmath.mpf(float(got[k][i, j])) - expected) / 2.2e-16
+            # two dozen roundings; what sin and cos see is the variance's own error, times it
+            few = 60 * (max(1, a) if name in ("sin", "cos") else 1)
+            assert off <= few * norm, (i, j, k)
+            if j == 0 and name == "gelu":  # whose derivative's terms are a times as large
+                few = 60 * max(1, a) / np.sqrt(away[i, 0])
+            if j == 0 and away[i, 0] < 1:
+                assert off <= few * expected, (i, j, k)
 
 
 @pytest.mark.usefixtures("x64")
@@ -80,18 +112,18 @@ def test_gelu_of_one_sequence():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", activations.NAMES)
-def test_distances_of_duplicates_are_zero_and_gradients_finite(name):
+def test_angles_of_duplicates_are_zero_and_gradients_finite(name):
     activation = activations.resolve(name)
 
-    def total(a, h):
+    def total(a, angle):
         one = jax.tree.map(lambda v: v[..., :, None], activation.marginal(a))
         two = jax.tree.map(lambda v: v[..., None, :], activation.marginal(a))
-        return activation.pair(one, two, h)
+        return activation.pair(one, two, angle)
 
-    a = jnp.asarray([0.0, 1.0, 1.0])
-    h = jnp.asarray([[0.0, 1, 1], [1, 0, 0], [1, 0, 0]])
-    for distance in total(a, h):
-        np.testing.assert_allclose(np.asarray(distance)[h == 0], 0, atol=1e-15)
-    gradients = jax.jit(jax.grad(lambda a, h: sum(d.sum() for d in total(a, h)), (0, 1)))(a, h)
-    # the derivative of a function with a kink has a distance like sqrt(h)
+    a, zero = jnp.asarray([0.0, 1.0, 1.0]), jnp.zeros((3, 3))
+    same = np.equal.outer(np.asarray(a), np.asarray(a))
+    for found in total(a, zero):
+        np.testing.assert_allclose(np.asarray(found)[same], 0, atol=1e-15)
+    gradients = jax.jit(jax.grad(lambda a, h: sum(d.sum() for d in total(a, h)), (0, 1)))(a, zero)
+    # the derivative of a function with a kink has an angle like a root
     assert all(np.isfinite(g).all() for g in gradients)
