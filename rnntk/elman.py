@@ -42,7 +42,7 @@ class ElmanRNN:
 
     Args:
         activation: a name from :data:`rnntk.activations.NAMES`, an
-            :class:`~rnntk.activations.Activation`, or an elementwise JAX function.
+            :class:`~rnntk.activations.Activation`, or a smooth elementwise JAX function.
         w_std: multiplier :math:`w` of the recurrent weights.
         u_std: multiplier :math:`u` of the input weights.
         b_std: multiplier of the bias.
@@ -62,7 +62,7 @@ class ElmanRNN:
     Raises:
         ValueError: for an unknown name, a negative standard deviation, depth below 1, no
             trainable group, or a state's standard deviation that contradicts ``initial_state``.
-        TypeError: for an activation that is neither a name nor callable, and for what is no number.
+        TypeError: for a wrong activation (:func:`rnntk.activations.resolve`), or for no number.
 
     Example:
         >>> import rnntk
@@ -92,9 +92,8 @@ class ElmanRNN:
         ):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} must be one of {valid}, got {getattr(self, name)!r}.")
-        for name in STDS:
+        for name in (*STDS, "initial_state_std"):
             scalars.check_std(name, getattr(self, name))
-        scalars.check_std("initial_state_std", self.initial_state_std)
         scalars.check_one("initial_state_std", self.initial_state_std)
         if (self.initial_state == "zero") != (self.initial_state_std == 0):
             raise ValueError(
@@ -105,10 +104,8 @@ class ElmanRNN:
         object.__setattr__(self, "depth", scalars.check_size("depth", self.depth))
         if not isinstance(self.bidirectional, bool):
             raise TypeError(f"bidirectional must be True or False, got {self.bidirectional!r}.")
-        some = self.trainable
-        groups = (
-            tuple(some) if isinstance(some, Iterable) and not isinstance(some, str) else (some,)
-        )
+        some = (self.trainable,) if isinstance(self.trainable, str) else self.trainable
+        groups = tuple(some) if isinstance(some, Iterable) else ()
         if not groups or not all(g in GROUPS for g in groups):
             raise ValueError(
                 f"trainable must be a non-empty selection of {GROUPS}, got {self.trainable!r}."
