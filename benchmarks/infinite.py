@@ -94,21 +94,38 @@ def measure(n: int, t: int, d: int, dtype: Any, readout: str, peers: bool) -> di
     return row
 
 
+def positive(text: str) -> int:
+    """A number of sequences, steps or entries."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
+def positives(text: str) -> list[int]:
+    """Several of them, separated by commas."""
+    return [positive(part) for part in text.split(",")]
+
+
 def main() -> None:
     """Run all sizes, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="250,500,1000", help="numbers of sequences")
-    parser.add_argument("--steps", type=int, default=100, help="steps of the longest sequences")
-    parser.add_argument("--dim", type=int, default=8, help="token size")
+    parser.add_argument(
+        "--sizes", type=positives, default="250,500,1000", help="numbers of sequences"
+    )
+    parser.add_argument(
+        "--steps", type=positive, default=100, help="steps of the longest sequences"
+    )
+    parser.add_argument("--dim", type=positive, default=8, help="token size")
     parser.add_argument("--out", type=Path, help="where to write JSON")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    sizes, t, d = [int(n) for n in options.sizes.split(",")], options.steps, options.dim
+    sizes, t, d = options.sizes, options.steps, options.dim
     rows = []
     for dtype in (jnp.float32, jnp.float64):
         for n in sizes:
             rows.append(measure(n, t, d, dtype, "last", peers=True))
-        for shorter in (t // 4, t // 2):
+        for shorter in sorted({max(1, t // 4), max(1, t // 2)} - {t}):
             rows.append(measure(sizes[-1], shorter, d, dtype, "last", peers=False))
         for steps in (5, 10, 20):
             rows.append(measure(sizes[0], steps, d, dtype, "mean", peers=False))

@@ -13,7 +13,7 @@ over pairs is short. See docs/theory/infinite.md.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -72,20 +72,13 @@ def check_accuracy(activation: Activation, variances: np.ndarray) -> None:
     Example:
         >>> check_accuracy(resolve("tanh"), np.array([0.0, 1.0, 10.0]))
     """
-    if activation.error is None:
-        return
-    limit = 1e-8 if variances.dtype == np.float64 else 1e-5
-    # always 64 numbers, so that this compiles once
-    some = np.quantile(variances, np.linspace(0, 1, 64), method="nearest")
-    errors = activation.error(some)
-    bad = ~(errors <= limit)
-    if bad.any():
-        i = int(np.argmax(bad))
+    found = activation.error and hermite.find_inaccurate(activation.error, variances)
+    if found:
         raise ValueError(
-            f"The moments of {activation.name} at variance {some[i]:.4g} have an estimated "
-            f"relative error of {errors[i]:.1e}, and {limit:.0e} is needed. Choose smaller stds "
-            f"or rescale the tokens, so that variances stay below 10, or use an activation with "
-            f"closed forms; functions with kinks or jumps need them at any variance."
+            f"The moments of {activation.name} at variance {found.variance:.4g} have an estimated "
+            f"relative error of {found.error:.1e}, and {found.limit:.0e} is needed. Choose smaller "
+            f"stds or rescale the tokens, so that variances stay below 10, or use an activation "
+            f"with closed forms."
         )
 
 
@@ -294,7 +287,7 @@ def _numerical(name: str, series: hermite.Series) -> Activation:
 def _user(fn: Callable[[Array], Array]) -> Activation:
     """Once for each function, so that the same one does not compile again."""
     hermite.check_elementwise(fn)
-    return _numerical(getattr(fn, "__name__", "activation"), hermite.fit(fn))
+    return _numerical(hermite.name(fn), hermite.fit(fn))
 
 
 _REGISTRY = {
@@ -344,18 +337,40 @@ _REGISTRY = {
 NAMES = tuple(_REGISTRY)
 """Activations that a name selects."""
 
+# JAX's other names for them; not jax.nn.gelu, which approximates gelu by a tanh.
+_ALIASES: dict[Any, str] = {
+    jnp.absolute: "abs",
+    jax.lax.abs: "abs",
+    jax.nn.identity: "linear",
+    jax.lax.erf: "erf",
+    jax.lax.sin: "sin",
+    jax.lax.cos: "cos",
+    jax.lax.tanh: "tanh",
+    jax.lax.logistic: "sigmoid",
+    jax.scipy.special.expit: "sigmoid",
+    jax.nn.celu: "elu",
+}
+_KNOWN: dict[Any, Activation] = {
+    jax.nn.leaky_relu: leaky_relu(0.01),
+    **{activation.fn: activation for activation in _REGISTRY.values()},
+    **{fn: _REGISTRY[name] for fn, name in _ALIASES.items()},
+}
+
 
 def resolve(activation: str | Activation | Callable[[Array], Array]) -> Activation:
     """The :class:`Activation` meant by a name, an activation, or an elementwise function.
 
-    The moments of a function are numerical (see :mod:`rnntk.hermite`), with its derivative by
-    automatic differentiation; a function defined anew at every call compiles anew, too. It should
-    be smooth: for functions with kinks the accuracy is refused, see :func:`check_accuracy`.
+    JAX's own functions mean the activation of their name, where there is one. The moments of any
+    other are numerical (see :mod:`rnntk.hermite`), with its derivative by automatic
+    differentiation; a function defined anew at every call compiles anew, too. It must be smooth:
+    with a kink, or where it is much steeper than tanh, its moments are not accurate at variances
+    0.1 and 1 (see :func:`check_accuracy`), and it is refused.
 
     Raises:
         ValueError: for an unknown name, where the message lists the valid ones, and for a function
-            that is not elementwise or not finite.
-        TypeError: for anything else, or a function that does not return its argument's dtype.
+            that is not elementwise, not finite, or not smooth.
+        TypeError: for anything else, or a function that cannot be evaluated and differentiated on
+            JAX arrays, does not return its argument's dtype, or is not hashable.
 
     Example:
         >>> resolve("relu").name
@@ -367,10 +382,22 @@ def resolve(activation: str | Activation | Callable[[Array], Array]) -> Activati
         return activation
     if isinstance(activation, str):
         if activation not in _REGISTRY:
-            raise ValueError(f"activation must be one of {NAMES}, got {activation!r}.")
+            raise ValueError(
+                f"activation must be one of {NAMES}, rnntk.activations.leaky_relu(slope) or an "
+                f"elementwise function, got {activation!r}."
+            )
         return _REGISTRY[activation]
-    if callable(activation):
-        return _user(activation)
-    raise TypeError(
-        f"activation must be a name, an Activation or an elementwise function, got {activation!r}."
-    )
+    if not callable(activation):
+        raise TypeError(
+            f"activation must be a name, an Activation or an elementwise function, "
+            f"got {activation!r}."
+        )
+    if not isinstance(activation, Hashable):
+        raise TypeError(
+            f"activation must be hashable, got {activation!r}: a class with __eq__ needs __hash__."
+        )
+    if activation in _KNOWN:
+        return _KNOWN[activation]
+    found = _user(activation)
+    hermite.check_smooth(hermite.fit(activation), np.dtype(jnp.result_type(float)))
+    return found

@@ -8,11 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rnntk import sequences
+from rnntk import scalars, sequences
 from rnntk.activations import Activation, resolve
 
 READOUTS = ("last", "mean", "sequence")
@@ -38,11 +37,12 @@ class ElmanRNN:
     and the output is :math:`\frac{v}{\sqrt m} V r(h)` with :math:`r` the readout (the neural
     tangent parameterization: the multipliers sit outside the weights). Instances are immutable
     JAX pytrees whose leaves are the four standard deviations, so ``jax.grad`` and ``jax.vmap``
-    reach them through every kernel; everything else is static.
+    reach them through every kernel; everything else is static. For ``jax.vmap`` they may be
+    arrays; outside of it kernels take one number each.
 
     Args:
         activation: a name from :data:`rnntk.activations.NAMES`, an
-            :class:`~rnntk.activations.Activation`, or an elementwise JAX function.
+            :class:`~rnntk.activations.Activation`, or a smooth elementwise JAX function.
         w_std: multiplier :math:`w` of the recurrent weights.
         u_std: multiplier :math:`u` of the input weights.
         b_std: multiplier of the bias.
@@ -62,7 +62,7 @@ class ElmanRNN:
     Raises:
         ValueError: for an unknown name, a negative standard deviation, depth below 1, no
             trainable group, or a state's standard deviation that contradicts ``initial_state``.
-        TypeError: for an activation that is neither a name nor callable.
+        TypeError: for a wrong activation (:func:`rnntk.activations.resolve`), or for no number.
 
     Example:
         >>> import rnntk
@@ -92,19 +92,21 @@ class ElmanRNN:
         ):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} must be one of {valid}, got {getattr(self, name)!r}.")
-        for name in STDS:
-            _check_std(name, getattr(self, name))
-        _check_std("initial_state_std", self.initial_state_std)
+        for name in (*STDS, "initial_state_std"):
+            scalars.check_std(name, getattr(self, name))
+        scalars.check_one("initial_state_std", self.initial_state_std)
         if (self.initial_state == "zero") != (self.initial_state_std == 0):
             raise ValueError(
                 f"initial_state={self.initial_state!r} and initial_state_std="
                 f"{self.initial_state_std} contradict each other: a zero state has no spread, "
                 f"a random one needs initial_state_std > 0."
             )
-        if not isinstance(self.depth, int) or self.depth < 1:
-            raise ValueError(f"depth must be a whole number of at least 1, got {self.depth!r}.")
-        groups = (self.trainable,) if isinstance(self.trainable, str) else tuple(self.trainable)
-        if not groups or set(groups) - set(GROUPS):
+        object.__setattr__(self, "depth", scalars.check_size("depth", self.depth))
+        if not isinstance(self.bidirectional, bool):
+            raise TypeError(f"bidirectional must be True or False, got {self.bidirectional!r}.")
+        some = (self.trainable,) if isinstance(self.trainable, str) else self.trainable
+        groups = tuple(some) if isinstance(some, Iterable) else ()
+        if not groups or not all(g in GROUPS for g in groups):
             raise ValueError(
                 f"trainable must be a non-empty selection of {GROUPS}, got {self.trainable!r}."
             )
@@ -215,8 +217,7 @@ class ElmanRNN:
             (8, 3)
         """
         for name, size in (("input_dim", input_dim), ("width", width), ("output_dim", output_dim)):
-            if not isinstance(size, int | np.integer) or size < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}.")
+            scalars.check_size(name, size)
         if self.bidirectional:
             return {
                 name: self._init_one(subkey, input_dim, width, output_dim)
@@ -328,14 +329,10 @@ STATIC = tuple(field.name for field in fields(ElmanRNN) if field.name not in STD
 jax.tree_util.register_pytree_with_keys(ElmanRNN, _flatten, _unflatten)
 
 
-def _check_std(name: str, value: Any) -> None:
-    # What is no number, such as a tracer, is left to JAX.
-    if isinstance(value, jax.core.Tracer) or not isinstance(
-        value, int | float | np.ndarray | np.generic | jax.Array
-    ):
-        return
-    if not np.all(np.isfinite(value)) or np.any(np.asarray(value) < 0):
-        raise ValueError(f"{name} must be finite and not negative, got {value}.")
+def check_stds(rnn: ElmanRNN) -> None:
+    """Refuse a network of several values of a standard deviation, which only vmap can run."""
+    for name in STDS:
+        scalars.check_one(name, getattr(rnn, name))
 
 
 def networks(rnn: ElmanRNN, params: Params) -> tuple[Params, ...]:
@@ -349,7 +346,8 @@ def layers(rnn: ElmanRNN, network: Params) -> tuple[Params, ...]:
 
 
 def check_params(rnn: ElmanRNN, params: Params, input_dim: int) -> None:
-    """Compare names and shapes of ``params`` with what ``rnn.init`` would draw."""
+    """Check ``rnn``, and names and shapes of ``params`` against what ``rnn.init`` would draw."""
+    check_stds(rnn)
     try:
         v = networks(rnn, params)[0]["V"]
         output_dim, width = v.shape

@@ -16,7 +16,15 @@ def is_concrete(value: object) -> bool:
 
 def check_tokens(x: ArrayLike, name: str = "x") -> Float[Array, "n t d"]:
     """Return ``x`` as a floating JAX array of shape (n, t, d), or say what is wrong with it."""
-    shape = np.shape(x)
+    if x is None:
+        raise TypeError(f"{name} must be an array of tokens, got None.")
+    try:
+        shape = np.shape(x)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be one array (sequences, steps, token size); rnntk.pad makes one of "
+            f"sequences of different lengths."
+        ) from error
     if len(shape) != 3:
         missing = {
             2: "the sequence, step or token axis is missing; one sequence is x[None], "

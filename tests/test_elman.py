@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import rnntk
 from rnntk import ElmanRNN, pad
 
 
@@ -100,7 +101,22 @@ def test_parameters_are_standard_normal():
         ({"initial_state": "x"}, "initial_state must be one of"),
         ({"w_std": -1.0}, r"w_std must be finite and not negative, got -1\.0"),
         ({"v_std": float("nan")}, "v_std must be finite"),
+        ({"w_std": "1"}, "w_std must be a real number, got '1'"),
+        ({"u_std": None}, "u_std must be a real number, got None"),
+        ({"b_std": True}, "b_std must be a real number, got True"),
+        ({"b_std": jnp.array(True)}, r"b_std must be a real number, got Array\(True"),
+        ({"v_std": 1j}, "v_std must be a real number, got 1j"),
+        ({"w_std": [1.0]}, r"w_std must be a real number, got \[1\.0\]"),
+        ({"w_std": np.array([1.0, -1.0])}, "w_std must be finite and not negative"),
+        (
+            {"initial_state": "shared", "initial_state_std": np.ones(2)},
+            r"initial_state_std must be one number, got shape \(2,\)",
+        ),
         ({"depth": 0}, "depth must be a whole number of at least 1, got 0"),
+        ({"depth": True}, "depth must be a whole number of at least 1, got True"),
+        ({"depth": 1.0}, r"depth must be a whole number of at least 1, got 1\.0"),
+        ({"bidirectional": "no"}, "bidirectional must be True or False, got 'no'"),
+        ({"trainable": None}, "trainable must be a non-empty selection .* got None"),
         ({"trainable": ()}, "trainable must be a non-empty selection"),
         ({"trainable": ("W", "X")}, "trainable must be a non-empty selection"),
         ({"initial_state": "shared"}, "contradict each other"),
@@ -112,6 +128,31 @@ def test_bad_architecture(arguments, message):
         ElmanRNN(**arguments)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["w_std", "u_std", "b_std", "v_std"])
+def test_several_stds_need_vmap(name):
+    x, several = draw(), jnp.array([0.5, 1.0, 1.5])
+    params = ElmanRNN().init(jax.random.key(0), input_dim=2, width=4)
+    rnn = ElmanRNN(**{name: several})
+    message = rf"{name} must be one number, got shape \(3,\); .* jax\.vmap"
+    with pytest.raises(ValueError, match=message):
+        rnntk.infinite_kernel(rnn, x)
+    with pytest.raises(ValueError, match=message):
+        rnntk.empirical_kernel(rnn, params, x)
+    with pytest.raises(ValueError, match=message):
+        rnn.apply(params, x)
+    axes = jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, rnn)
+    found = jax.vmap(lambda rnn: rnn.apply(params, x), in_axes=(axes,))(rnn)
+    one_by_one = [ElmanRNN(**{name: std}).apply(params, x) for std in several]
+    np.testing.assert_allclose(found, np.stack(one_by_one), rtol=1e-13)
+
+
+def test_depth_of_numpy():
+    assert type(ElmanRNN(depth=np.int64(2)).depth) is int
+    with pytest.raises(ValueError, match=r"at least 1, got np\.int64\(0\)"):
+        ElmanRNN(depth=np.int64(0))
+
+
 def test_bad_sizes_and_tokens():
     rnn = ElmanRNN()
     with pytest.raises(ValueError, match="width must be a whole number of at least 1, got 0"):
@@ -119,6 +160,10 @@ def test_bad_sizes_and_tokens():
     params = rnn.init(jax.random.key(0), input_dim=2, width=4)
     with pytest.raises(ValueError, match=r"x must have shape .* got \(4, 2\)"):
         rnn.apply(params, jnp.ones((4, 2)))
+    with pytest.raises(ValueError, match=r"x must be one array .* rnntk\.pad"):
+        rnn.apply(params, [[[1.0, 2.0]], [[1.0, 2.0], [3.0, 4.0]]])
+    with pytest.raises(TypeError, match="x must be an array of tokens, got None"):
+        rnn.apply(params, None)
     with pytest.raises(ValueError, match="x must be finite, got inf"):
         rnn.apply(params, jnp.full((1, 4, 2), jnp.inf))
     with pytest.raises(ValueError, match=r"params\['U'\] must have shape \(4, 3\)"):

@@ -1,0 +1,35 @@
+"""Checks of single numbers among the arguments: standard deviations and sizes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnntk.sequences import is_concrete
+
+
+def check_std(name: str, value: Any) -> None:
+    """Refuse what is no standard deviation; of a tracer only the type is known."""
+    number = isinstance(value, int | float | np.ndarray | np.generic | jax.Array)
+    dtype = getattr(value, "dtype", np.dtype(type(value) if number else object))
+    if not (jnp.issubdtype(dtype, np.floating) or jnp.issubdtype(dtype, np.integer)):
+        raise TypeError(f"{name} must be a real number, got {value!r}.")
+    if is_concrete(value) and (not np.all(np.isfinite(value)) or np.any(np.asarray(value) < 0)):
+        raise ValueError(f"{name} must be finite and not negative, got {value}.")
+
+
+def check_one(name: str, value: Any) -> None:
+    """Refuse several numbers, which would broadcast against an axis of sequences."""
+    if np.shape(value) != ():
+        raise ValueError(
+            f"{name} must be one number, got shape {np.shape(value)}; to run over several use "
+            f"jax.vmap."
+        )
+
+
+def check_size(name: str, value: Any) -> int:
+    """Return a whole number of at least 1 as a Python integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    return int(value)
