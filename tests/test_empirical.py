@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rnntk import ElmanRNN, empirical_kernel
+from rnntk.elman import SECOND
 from rnntk.planning import plan
 
 LENGTHS = np.array([4, 2, 1]), np.array([5, 5, 3, 1])
@@ -42,7 +43,7 @@ def brute_force(rnn, params, x1, x2, lengths1, lengths2, key):
         return np.concatenate(trained, axis=-1)
 
     one = gradients(x1, lengths1, key)
-    two = gradients(x2, lengths2, None if key is None else jax.random.fold_in(key, 1))
+    two = gradients(x2, lengths2, None if key is None else jax.random.fold_in(key, SECOND))
     full = np.tensordot(one, two, axes=(-1, -1))
     return np.moveaxis(full, full.ndim // 2 - 1, -2)
 
