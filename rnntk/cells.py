@@ -43,7 +43,7 @@ class Weight:
         self._name, self._value, self._shift = name, value, shift
         self._reads, self._scale = reads, scale
 
-    def __matmul__(self, vector: Float[Array, " k"]) -> Float[Array, " c"]:
+    def __matmul__(self, vector: Float[ArrayLike, " k"]) -> Float[Array, " c"]:
         """The product with what the matrix reads."""
         if self._value.ndim != 2 or isinstance(vector, Weight):
             self._refuse()
@@ -52,7 +52,7 @@ class Weight:
         self._note(read)
         return jnp.matmul(self._value, read, precision=PRECISION) + self._shift
 
-    def __add__(self, vector: Float[Array, " c"]) -> Float[Array, " c"]:
+    def __add__(self, vector: ArrayLike) -> Float[Array, " c"]:
         """The sum with a bias."""
         if self._value.ndim != 1 or isinstance(vector, Weight):
             self._refuse()

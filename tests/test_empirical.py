@@ -1,7 +1,10 @@
 """Empirical kernels against the Jacobian of the network, formed in full."""
 
 import itertools
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -143,6 +146,31 @@ def test_float32_in_float32_out():
     rnn = ElmanRNN()
     params = rnn.init(jax.random.key(0), input_dim=3, width=6)
     assert empirical_kernel(rnn, params, tokens(4, 5, 2, np.float32)).ntk.dtype == jnp.float32
+
+
+SHARDED = """
+import jax, numpy as np
+import rnntk
+
+rnn = rnntk.ElmanRNN()
+params = rnn.init(jax.random.key(0), input_dim=3, width=16)
+x = jax.random.normal(jax.random.key(1), (4, 5, 3))
+mesh = jax.sharding.Mesh(jax.devices(), "n")
+split = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("n")))
+assert len(split.devices()) == 2
+for method in ("gram", "jacobian"):
+    found, expected = (rnntk.empirical_kernel(rnn, params, v, method=method) for v in (split, x))
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_tokens_on_several_devices():
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"XLA_FLAGS": flags}
+    command = [sys.executable, "-c", SHARDED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_bad_input():

@@ -36,6 +36,13 @@ def test_choice(n, t, m, method):
     assert planned(n, t, m).method == method
 
 
+def test_arrays_of_numpy_are_planned_alike():
+    rnn = ElmanRNN()
+    params = rnn.init(jax.random.key(0), input_dim=8, width=16)
+    x1, x2 = np.zeros((9, 4, 8), np.float32), np.zeros((5, 3, 8), np.float32)
+    assert plan(rnn, params, x1, x2) == plan(rnn, params, jnp.asarray(x1), jnp.asarray(x2))
+
+
 def test_choice_is_the_cheaper_one():
     for t in (2, 8, 20, 50):
         costs = {name: planned(100, t, 300, method=name).cost for name in ("gram", "jacobian")}
