@@ -125,6 +125,9 @@ def cell_kernel(
 ) -> Float[Array, "n1 n2"]:
     """Empirical NTK of the last output of a recurrent cell, averaged over its outputs.
 
+    Memory is not bounded: the factors of the gradients of all sequences are held at once, o c + k
+    numbers for each parameter, sequence and step.
+
     Args:
         cell: ``cell(params, state, token) -> (state, output)`` for one sequence. Each parameter is
             used once a step, a matrix as ``params[name] @ vector``, a bias as

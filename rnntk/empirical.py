@@ -57,8 +57,8 @@ def empirical_kernel(
         method: ``"gram"``, entrywise products of thin Gram matrices, for short sequences;
             ``"jacobian"``, gradients formed a few rows at a time, for long ones; ``"auto"``, the
             one that :func:`rnntk.planning.plan` finds cheaper. Both are exact.
-        memory_limit: bytes of work space beyond the result; by default a quarter of the memory of
-            the device.
+        memory_limit: bytes of arrays beyond the result; by default a quarter of the memory of the
+            device. Compiled programs, some tens of MiB, come on top.
         key: draws the states of ``initial_state="independent"``, and may be that of ``rnn.init``;
             those of ``x2`` come from ``jax.random.fold_in(key, rnntk.elman.SECOND)``.
 
