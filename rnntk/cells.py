@@ -5,11 +5,13 @@ with respect to the shifts are the backpropagated signals. So the engine of
 :func:`rnntk.empirical_kernel` serves GRUs, LSTMs and others.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -23,32 +25,93 @@ METHODS = ("gram", "jacobian")
 TILE = 16
 
 
+class MisuseError(Exception):
+    """A use of a weight that is not allowed; a TypeError would be replaced by one of JAX's own."""
+
+
 class Weight:
-    """A matrix or bias of a cell while it runs: ``weight @ vector`` or ``vector + weight``."""
+    """A matrix or bias of a cell while it runs, times a scalar.
 
-    def __init__(self, name: str, value: Array, shift: Array, reads: dict[str, Array]) -> None:
-        self._name, self._value, self._shift, self._reads = name, value, shift, reads
+    ``weight @ vector`` and ``vector + weight`` are all that it can do, so that no use goes unseen.
+    """
 
-    def __matmul__(self, vector: Float[Array, " k"]) -> Float[Array, " c"]:
+    __array_ufunc__ = None  # arrays of NumPy leave their operators to this class
+
+    def __init__(
+        self, name: str, value: Array, shift: Array, reads: dict[str, Array], scale: Any = 1.0
+    ) -> None:
+        self._name, self._value, self._shift = name, value, shift
+        self._reads, self._scale = reads, scale
+
+    def __matmul__(self, vector: Float[ArrayLike, " k"]) -> Float[Array, " c"]:
         """The product with what the matrix reads."""
-        if self._value.ndim != 2:
-            raise TypeError(f"params[{self._name!r}] is a bias, which a cell adds to a vector.")
-        self._note(vector)
-        return jnp.matmul(self._value, vector, precision=PRECISION) + self._shift
+        if self._value.ndim != 2 or isinstance(vector, Weight):
+            self._refuse()
+        self._check_shape(vector, [self._value.shape[1:]])
+        read = self._scale * vector
+        self._note(read)
+        return jnp.matmul(self._value, read, precision=PRECISION) + self._shift
 
-    def __add__(self, vector: Float[Array, " c"]) -> Float[Array, " c"]:
+    def __add__(self, vector: ArrayLike) -> Float[Array, " c"]:
         """The sum with a bias."""
-        if self._value.ndim != 1:
-            raise TypeError(f"params[{self._name!r}] is a matrix, which a cell multiplies by @.")
-        self._note(jnp.ones(1, self._value.dtype))
-        return vector + (self._value + self._shift)
+        if self._value.ndim != 1 or isinstance(vector, Weight):
+            self._refuse()
+        self._check_shape(vector, [self._value.shape, ()])
+        self._note(self._scale * jnp.ones(1, self._value.dtype))
+        return vector + (self._scale * self._value + self._shift)
 
     __radd__ = __add__
+
+    def __mul__(self, factor: ArrayLike) -> "Weight":
+        """A multiple: it reads a multiple."""
+        return self._scaled(self._scale * self._scalar(factor))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: ArrayLike) -> "Weight":
+        """A multiple likewise."""
+        return self._scaled(self._scale / self._scalar(divisor))
+
+    def __neg__(self) -> "Weight":
+        """A multiple likewise."""
+        return self._scaled(-self._scale)
+
+    def _scaled(self, scale: Any) -> "Weight":
+        return Weight(self._name, self._value, self._shift, self._reads, scale)
+
+    def _scalar(self, factor: Any) -> Array:
+        if isinstance(factor, Weight) or jnp.ndim(factor) != 0:
+            self._refuse()
+        return jnp.asarray(factor, self._value.dtype)
+
+    def _check_shape(self, vector: Any, shapes: list[tuple[int, ...]]) -> None:
+        if jnp.shape(vector) not in shapes:
+            raise ValueError(
+                f"params[{self._name!r}] of shape {self._value.shape} takes a vector of shape "
+                f"{shapes[0]}, got {jnp.shape(vector)}."
+            )
 
     def _note(self, read: Array) -> None:
         if self._name in self._reads:
             raise ValueError(f"the cell must use params[{self._name!r}] once a step, not twice.")
         self._reads[self._name] = read
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        weight = f"params[{self._name!r}]"
+        matrix = self._value.ndim == 2
+        kind, use = ("matrix", f"{weight} @ vector") if matrix else ("bias", f"vector + {weight}")
+        raise MisuseError(
+            f"{weight} is a {kind}: the cell must use it as {use}, perhaps "
+            "times a scalar, in no other way, and not as an argument of functions such as jit."
+        )
+
+    __sub__ = __rsub__ = __rmatmul__ = __rtruediv__ = __pow__ = __getitem__ = _refuse
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Refuse what arrays have, which JAX's functions ask for; Python's own names are absent."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._refuse()
 
 
 def cell_kernel(
@@ -62,12 +125,17 @@ def cell_kernel(
 ) -> Float[Array, "n1 n2"]:
     """Empirical NTK of the last output of a recurrent cell, averaged over its outputs.
 
+    Memory is not bounded: the factors of the gradients of all sequences are held at once, o c + k
+    numbers for each parameter, sequence and step.
+
     Args:
         cell: ``cell(params, state, token) -> (state, output)`` for one sequence. Each parameter is
             used once a step, a matrix as ``params[name] @ vector``, a bias as
-            ``vector + params[name]``; any multipliers are the cell's.
+            ``vector + params[name]``, or a multiple by a scalar likewise, and by the cell itself:
+            not inside of ``jit``, ``cond`` or ``scan``. The output is a vector or a scalar.
         params: matrices (c, k) and biases (c,) by name; all are trained.
-        state: initial state, an array or a pytree of them, the same for all sequences.
+        state: initial state, an array or a pytree of them, the same for all sequences; converted
+            to the dtype of the tokens.
         x1: tokens of the first batch; their dtype is the kernel's.
         x2: tokens of the second batch; omitted, the kernel is that of ``x1`` with itself.
         method: ``"gram"`` for short sequences, ``"jacobian"`` for long ones: see
@@ -77,8 +145,11 @@ def cell_kernel(
         The mean over outputs k of <grad f_k(x_i), grad f_k(x_j)>.
 
     Raises:
-        ValueError: for an unknown method, bad tokens, or a parameter that is used twice or never.
-        TypeError: for a parameter that is used otherwise.
+        ValueError: for an unknown method, bad tokens, wrong shapes, NaN or infinity in ``params``
+            or ``state``, or a parameter that is used twice or never.
+        TypeError: for parameters that are no dict of arrays, one that is used otherwise, or a cell
+            that does not return a state like its own and one array.
+        FloatingPointError: where the kernel overflows its dtype.
 
     Example:
         >>> import jax, jax.numpy as jnp, rnntk
@@ -96,19 +167,49 @@ def cell_kernel(
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
     x1, _ = sequences.check_batch(x1, None, "1")
     x2, _ = sequences.check_second(x1, x2, None)
-    arrays = {name: jnp.asarray(value, x1.dtype) for name, value in params.items()}
-    for name, value in arrays.items():
-        if value.ndim not in (1, 2):
-            raise ValueError(
-                f"params[{name!r}] must be a matrix (c, k) or a bias (c,), got {value.shape}."
-            )
+    arrays = _arrays(params, x1.dtype)
+    state = jax.tree.map(partial(_initial, dtype=x1.dtype), state)
     one = _factors(cell, arrays, state, x1)
     two = one if x2 is None else _factors(cell, arrays, state, x2)
     if method == "gram":
         total = gram(one, two, tile=min(TILE, len(x1)), mirror=x2 is None)
     else:
         total = jacobian(one, two, units=TILE, mirror=x2 is None)
+    if sequences.is_concrete(total) and not bool(jnp.isfinite(total).all()):
+        raise FloatingPointError(
+            f"The kernel of the cell overflows {x1.dtype}: states or gradients grow from step to "
+            "step. Reduce the weights or the tokens, or use shorter sequences."
+        )
     return total[:, 0, :, 0]
+
+
+def _arrays(params: Any, dtype: jnp.dtype) -> dict[str, Array]:
+    if not isinstance(params, Mapping) or not params:
+        raise TypeError(f"params must be a dict of arrays by name, got {type(params).__name__}.")
+    arrays = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            raise TypeError(f"params[{name!r}] must be an array, got {type(value).__name__}.")
+        arrays[name] = jnp.asarray(value, dtype)
+        if arrays[name].ndim not in (1, 2):
+            raise ValueError(
+                f"params[{name!r}] must be a matrix (c, k) or a bias (c,), got {jnp.shape(value)}."
+            )
+        _check_finite(f"params[{name!r}]", arrays[name])
+    return arrays
+
+
+def _initial(leaf: Any, dtype: jnp.dtype) -> Array:
+    if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        return jnp.asarray(leaf)
+    array = jnp.asarray(leaf, dtype)
+    _check_finite("state", array)
+    return array
+
+
+def _check_finite(name: str, value: Array) -> None:
+    if sequences.is_concrete(value) and not np.isfinite(np.asarray(value)).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity.")
 
 
 def _factors(
@@ -121,7 +222,11 @@ def _factors(
         token, shift = inputs
         reads: dict[str, Array] = {}
         weights = {name: Weight(name, params[name], shift[name], reads) for name in params}
-        state, output = cell(weights, state, token)
+        try:
+            result = cell(weights, state, token)
+        except MisuseError as error:
+            raise TypeError(str(error)) from None
+        state, output = _returned(result, state)
         if unused := sorted(set(params) - set(reads)):
             raise ValueError(f"the cell must use every parameter, got no use of {unused}.")
         return state, (output, reads)
@@ -141,3 +246,20 @@ def _factors(
         Factors(signals[name].transpose(1, 2, 0, 3).reshape(t, n, 1, -1), reads[name])
         for name in params
     )
+
+
+def _returned(result: Any, before: Any) -> tuple[Any, Float[Array, " o"]]:
+    """The state and the output of a cell, if they are what they must be."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"the cell must return (state, output), got {_kind(result)}.")
+    state, output = result
+    if _kind(state) != _kind(before):
+        raise TypeError(f"the cell must return a state like {_kind(before)}, got {_kind(state)}.")
+    if not isinstance(output, jax.Array) or output.ndim > 1:
+        raise TypeError(f"the cell's output must be one vector or scalar, got {_kind(output)}.")
+    return state, output.reshape(-1)
+
+
+def _kind(tree: Any) -> str:
+    """The arrays of a pytree by dtype and shape, as text."""
+    return str(jax.tree.map(lambda v: f"{jnp.result_type(v)}{jnp.shape(v)}", tree))

@@ -102,9 +102,8 @@ def jacobian(one: Layers, two: Layers, units: int, mirror: bool) -> Float[Array,
 def workers_of(layers: Layers) -> int:
     """How many threads :func:`jacobian` runs."""
     signals = layers[0].signals
-    if not is_concrete(signals) or next(iter(signals.devices())).platform != "cpu":
-        return 1
-    return CORES
+    devices = list(signals.devices()) if is_concrete(signals) else []
+    return CORES if [device.platform for device in devices] == ["cpu"] else 1
 
 
 @partial(jax.jit, static_argnames=("size", "mirror"))

@@ -20,6 +20,8 @@ INITIAL_STATES = ("zero", "shared", "independent")
 GROUPS = ("W", "U", "b", "V")
 STDS = ("w_std", "u_std", "b_std", "v_std")
 PRECISION = jax.lax.Precision.HIGHEST
+# Folded into a key, so that initial states, and those of x2, share no draw with init.
+STATES, SECOND = 2**31 - 2, 2**31 - 3
 
 Params = dict[str, Any]
 
@@ -255,7 +257,7 @@ class ElmanRNN:
             params: from :meth:`init`.
             x: tokens.
             lengths: number of steps of each sequence; the rest is padding.
-            key: draws the initial states, needed if they are ``"independent"`` and only then.
+            key: draws ``"independent"`` initial states, and may be that of :meth:`init`.
 
         Returns:
             Shape (n, o), or (n, t, o) for the ``"sequence"`` readout, zero at padded steps.
@@ -386,10 +388,8 @@ def sequence_keys(rnn: ElmanRNN, key: PRNGKeyArray | None, n: int) -> Array | No
     if rnn.initial_state != "independent":
         return None
     if key is None:
-        raise ValueError(
-            "key is needed to draw the states of initial_state='independent', got None."
-        )
-    return jax.random.split(key, n)
+        raise ValueError("key is needed to draw independent initial states, got None.")
+    return jax.random.split(jax.random.fold_in(key, STATES), n)
 
 
 class Forward(NamedTuple):

@@ -16,7 +16,15 @@ from tqdm import tqdm
 from rnntk import sequences
 from rnntk.backprop import Batch, Gradients, gradients
 from rnntk.contraction import gram, jacobian, starts
-from rnntk.elman import PRECISION, ElmanRNN, Params, check_params, networks, sequence_keys
+from rnntk.elman import (
+    PRECISION,
+    SECOND,
+    ElmanRNN,
+    Params,
+    check_params,
+    networks,
+    sequence_keys,
+)
 from rnntk.kernel import Kernel, symmetric
 from rnntk.planning import Plan, plan
 
@@ -49,10 +57,10 @@ def empirical_kernel(
         method: ``"gram"``, entrywise products of thin Gram matrices, for short sequences;
             ``"jacobian"``, gradients formed a few rows at a time, for long ones; ``"auto"``, the
             one that :func:`rnntk.planning.plan` finds cheaper. Both are exact.
-        memory_limit: bytes of work space beyond the result; by default a quarter of the memory of
-            the device.
-        key: draws the states of ``initial_state="independent"``; those of ``x2`` come from
-            ``jax.random.fold_in(key, 1)``.
+        memory_limit: bytes of arrays beyond the result; by default a quarter of the memory of the
+            device. Compiled programs, some tens of MiB, come on top.
+        key: draws the states of ``initial_state="independent"``, and may be that of ``rnn.init``;
+            those of ``x2`` come from ``jax.random.fold_in(key, rnntk.elman.SECOND)``.
 
     Returns:
         Kernel of shape (n1, n2), or (n1, t1, n2, t2) for the "sequence" readout, zero at padded
@@ -81,7 +89,7 @@ def empirical_kernel(
     one = Batch(x1, lengths1, sequence_keys(rnn, key, len(x1)))
     two = None
     if x2 is not None:
-        key = None if key is None else jax.random.fold_in(key, 1)
+        key = None if key is None else jax.random.fold_in(key, SECOND)
         two = Batch(x2, lengths2, sequence_keys(rnn, key, len(x2)))
     average = outputs == "mean"
     kernel = _shaped(rnn, _assemble(rnn, params, one, two, average, chosen), average)

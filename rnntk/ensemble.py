@@ -50,8 +50,8 @@ def empirical_ensemble(
 ) -> Ensemble:
     """Mean and standard deviation of the empirical kernel over random networks.
 
-    Network i draws its parameters from ``jax.random.split(key, count)[i]``, and independent initial
-    states from the same key. As many networks as fit in the memory run together.
+    Network i draws its parameters, and independent initial states, from
+    ``jax.random.split(key, count)[i]``. As many networks as fit in the memory run together.
 
     Args:
         rnn: the networks' architecture.

@@ -113,7 +113,7 @@ def empirical_operator(
         params: its parameters.
         x: tokens.
         lengths: steps of each sequence; the rest is padding.
-        key: draws the states of ``initial_state="independent"``.
+        key: draws the states of ``initial_state="independent"``, and may be that of ``rnn.init``.
 
     Raises:
         ValueError, TypeError: as :meth:`rnntk.ElmanRNN.apply`.

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from rnntk.elman import ElmanRNN, Params, networks
@@ -80,8 +82,8 @@ class Sizes(NamedTuple):
 def plan(
     rnn: ElmanRNN,
     params: Params,
-    x1: Float[Array, "n1 t1 d"],
-    x2: Float[Array, "n2 t2 d"] | None = None,
+    x1: Float[ArrayLike, "n1 t1 d"],
+    x2: Float[ArrayLike, "n2 t2 d"] | None = None,
     *,
     outputs: str = "mean",
     method: str = "auto",
@@ -121,6 +123,8 @@ def plan(
         raise ValueError(
             f"memory_limit must be a positive whole number of bytes, got {memory_limit!r}."
         )
+    x1 = jnp.asarray(x1)
+    x2 = None if x2 is None else jnp.asarray(x2)
     limit = default_limit(x1) if memory_limit is None else int(memory_limit)
     sizes = _sizes(rnn, params, x1, x2, outputs)
     wanted = METHODS[1:] if method == "auto" else (method,)

@@ -6,6 +6,8 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -92,7 +94,16 @@ def _kinds(get: Get) -> tuple[str, ...]:
 
 def _pair(lengths: Any) -> tuple[Any, Any]:
     """neural-tangents passes a keyword that belongs to both batches as a tuple of two."""
-    return lengths if isinstance(lengths, tuple) and len(lengths) == 2 else (lengths, lengths)
+    if not isinstance(lengths, tuple | list):
+        return lengths, lengths
+    if all(np.ndim(part) == 0 and part is not None for part in lengths):
+        return jnp.asarray(lengths), jnp.asarray(lengths)
+    if not isinstance(lengths, tuple) or len(lengths) != 2:
+        raise ValueError(
+            "lengths must be those of one batch, shape (n,), or a tuple of both batches', "
+            f"got a {type(lengths).__name__} of {len(lengths)}."
+        )
+    return lengths
 
 
 def _batch_first(kernel: Array) -> Array:

@@ -67,6 +67,37 @@ def test_is_the_product_of_jacobians(name, method):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
+def scaled(params, state, token):
+    shift = np.ones(M, token.dtype) + params["b"] / 3
+    state = jnp.tanh(0.5 * params["W"] @ state + -params["U"] @ token + shift)
+    return state, (state[0] * params["V"] @ state)[0]
+
+
+@pytest.mark.usefixtures("x64")
+def test_multiples_and_a_scalar_output():
+    rng = np.random.default_rng(0)
+    shapes = {"W": (M, M), "U": (M, D), "b": (M,), "V": (1, M)}
+    params = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    state, x = np.full(M, 0.3), rng.standard_normal((4, 3, D))
+
+    def last(params, sequence):
+        s = jnp.asarray(state)
+        for token in sequence:
+            s, output = scaled(params, s, token)
+        return output
+
+    gradients = jax.vmap(jax.grad(last), (None, 0))(jax.tree.map(jnp.asarray, params), x)
+    flat = np.concatenate([np.reshape(g, (4, -1)) for g in gradients.values()], axis=1)
+    found = cell_kernel(scaled, params, state, x)
+    np.testing.assert_allclose(found, flat @ flat.T, rtol=1e-12, atol=1e-13)
+    traced = jax.jit(lambda x: cell_kernel(scaled, params, state, x))(x)
+    np.testing.assert_allclose(traced, found, rtol=1e-12, atol=1e-13)
+    # tokens of float32 decide, as everywhere: a few hundred roundoffs
+    low = cell_kernel(scaled, params, state, x.astype(np.float32))
+    assert low.dtype == np.float32
+    np.testing.assert_allclose(low, found, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.usefixtures("x64")
 def test_elman_cell_is_the_elman_network():
     rnn = ElmanRNN(w_std=1.2, u_std=0.7, b_std=0.3)
@@ -97,11 +128,85 @@ def test_bad_input():
         kernel(lambda p, s, x: (p["W"] @ s + p["b"], p["W"] @ x))
     with pytest.raises(ValueError, match=r"every parameter, got no use of \['b'\]"):
         kernel(lambda p, s, x: (p["W"] @ x, s))
-    with pytest.raises(TypeError, match=r"params\['b'\] is a bias"):
-        kernel(lambda p, s, x: (p["b"] @ s, s))
-    with pytest.raises(TypeError, match=r"params\['W'\] is a matrix"):
-        kernel(lambda p, s, x: (s + p["W"], s))
     with pytest.raises(ValueError, match=r"params\['W'\] must be a matrix .* got \(2, 2, 2\)"):
         kernel(lambda p, s, x: (s, s), W=np.zeros((2, 2, 2), np.float32))
     with pytest.raises(ValueError, match=r"method must be one of .* got 'auto'"):
         cell_kernel(lambda p, s, x: (s, s), params, state, x, method="auto")
+    with pytest.raises(ValueError, match=r"params\['W'\] of shape \(2, 2\) takes .* got \(3,\)"):
+        kernel(lambda p, s, x: (p["W"] @ jnp.zeros(3), s))
+    with pytest.raises(ValueError, match=r"params\['W'\] .* shape \(2,\), got \(2, 2\)"):
+        kernel(lambda p, s, x: (p["W"] @ jnp.zeros((2, 2)), s))
+    with pytest.raises(ValueError, match=r"params\['b'\] of shape \(2,\) takes .* got \(1,\)"):
+        kernel(lambda p, s, x: (p["b"] + s[:1], s))
+    with pytest.raises(TypeError, match=r"params\['a'\] must be an array, got dict"):
+        kernel(lambda p, s, x: (s, s), a=params)
+    with pytest.raises(TypeError, match="params must be a dict of arrays by name, got tuple"):
+        cell_kernel(lambda p, s, x: (s, s), (params["W"],), state, x)
+
+
+MISUSES = {
+    "W": [
+        lambda w, s: s @ w,
+        lambda w, s: w.T @ s,
+        lambda w, s: w - s,
+        lambda w, s: s + w,
+        lambda w, s: s * w,
+        lambda w, s: w @ w,
+        lambda w, s: w[0],
+        lambda w, s: jnp.dot(w, s),
+        lambda w, s: jnp.sum(w),
+        lambda w, s: jax.jit(lambda v, s: v @ s)(w, s),
+        lambda w, s: jax.checkpoint(lambda v, s: v @ s)(w, s),
+    ],
+    "b": [
+        lambda b, s: s - b,
+        lambda b, s: s * b,
+        lambda b, s: b @ s,
+        lambda b, s: b + b,
+        lambda b, s: b**2,
+        lambda b, s: 1 / b,
+    ],
+}
+
+
+@pytest.mark.parametrize("name, use", [(name, use) for name in MISUSES for use in MISUSES[name]])
+def test_other_uses_are_refused(name, use):
+    params = {"W": np.eye(2, dtype=np.float32), "b": np.zeros(2, np.float32)}
+    allowed = {"W": r"params\['W'\] @ vector", "b": r"vector \+ params\['b'\]"}[name]
+    with pytest.raises(TypeError, match=rf"params\['{name}'\] is a .* must use it as {allowed}"):
+        cell_kernel(
+            lambda p, s, x: (use(p[name], s), s), params, jnp.zeros(2), np.zeros((2, 3, 2), "f")
+        )
+
+
+@pytest.mark.parametrize(
+    "output, got",
+    [
+        (lambda h: (h, h[None]), r"output must be one vector or scalar, got float32\(1, 2\)"),
+        (lambda h: (h, (h, h)), r"output must be one vector or scalar, got \('float32"),
+        (lambda h: (h, 0.0), "output must be one vector or scalar, got float32"),
+        (lambda h: h, r"must return \(state, output\), got float32\(2,\)"),
+        (lambda h: (h[:1], h), r"state like float32\(2,\), got float32\(1,\)"),
+        (lambda h: ((h, h), h), r"state like float32\(2,\), got \('float32"),
+    ],
+)
+def test_other_results_are_refused(output, got):
+    def cell(params, state, token):
+        return output(params["W"] @ state)
+
+    with pytest.raises(TypeError, match=got):
+        cell_kernel(cell, {"W": np.eye(2)}, jnp.zeros(2), np.zeros((2, 3, 2), "f"))
+
+
+def test_what_is_not_finite_is_refused():
+    def cell(params, state, token):
+        state = 1e20 * (params["W"] @ (state + token))
+        return state, state
+
+    params, x = {"W": np.eye(2, dtype=np.float32)}, np.ones((2, 3, 2), np.float32)
+    with pytest.raises(ValueError, match=r"params\['W'\] must be finite"):
+        cell_kernel(cell, {"W": np.float32(np.nan) * params["W"]}, jnp.zeros(2), x)
+    with pytest.raises(ValueError, match="state must be finite"):
+        cell_kernel(cell, params, jnp.full(2, jnp.inf), x)
+    with pytest.raises(FloatingPointError, match="kernel of the cell overflows float32"):
+        cell_kernel(cell, params, jnp.zeros(2), x)

@@ -7,6 +7,7 @@ import pytest
 
 import rnntk
 from rnntk import ElmanRNN, pad
+from rnntk.elman import SECOND, forward, sequence_keys
 
 
 def draw(n=3, t=4, d=2):
@@ -70,6 +71,26 @@ def test_initial_states():
     out = independent.apply(params, x, key=jax.random.key(1))
     assert out[0] != out[1]
     assert (independent.apply(params, x, key=jax.random.key(1)) == out).all()
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_one_key_draws_parameters_and_states_that_share_no_number(depth, bidirectional):
+    rnn = ElmanRNN(
+        depth=depth,
+        bidirectional=bidirectional,
+        initial_state="independent",
+        initial_state_std=1.0,
+    )
+    key, x = jax.random.key(0), jnp.zeros((5, 1, 2))
+    params = rnn.init(key, input_dim=2, width=4)
+    drawn = [np.ravel(leaf) for leaf in jax.tree.leaves(params)]
+    for batch in (key, jax.random.fold_in(key, SECOND)):
+        states = forward(rnn, params, x, None, sequence_keys(rnn, batch, len(x))).states
+        drawn += [np.ravel(layer) for direction in states for layer in direction]
+    numbers = np.concatenate(drawn)
+    assert len(np.unique(numbers)) == len(numbers)
 
 
 def test_leaves_are_the_four_stds():

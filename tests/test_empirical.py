@@ -1,7 +1,10 @@
 """Empirical kernels against the Jacobian of the network, formed in full."""
 
 import itertools
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from rnntk import ElmanRNN, empirical_kernel
+from rnntk.elman import SECOND
 from rnntk.planning import plan
 
 LENGTHS = np.array([4, 2, 1]), np.array([5, 5, 3, 1])
@@ -42,7 +46,7 @@ def brute_force(rnn, params, x1, x2, lengths1, lengths2, key):
         return np.concatenate(trained, axis=-1)
 
     one = gradients(x1, lengths1, key)
-    two = gradients(x2, lengths2, None if key is None else jax.random.fold_in(key, 1))
+    two = gradients(x2, lengths2, None if key is None else jax.random.fold_in(key, SECOND))
     full = np.tensordot(one, two, axes=(-1, -1))
     return np.moveaxis(full, full.ndim // 2 - 1, -2)
 
@@ -142,6 +146,31 @@ def test_float32_in_float32_out():
     rnn = ElmanRNN()
     params = rnn.init(jax.random.key(0), input_dim=3, width=6)
     assert empirical_kernel(rnn, params, tokens(4, 5, 2, np.float32)).ntk.dtype == jnp.float32
+
+
+SHARDED = """
+import jax, numpy as np
+import rnntk
+
+rnn = rnntk.ElmanRNN()
+params = rnn.init(jax.random.key(0), input_dim=3, width=16)
+x = jax.random.normal(jax.random.key(1), (4, 5, 3))
+mesh = jax.sharding.Mesh(jax.devices(), "n")
+split = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("n")))
+assert len(split.devices()) == 2
+for method in ("gram", "jacobian"):
+    found, expected = (rnntk.empirical_kernel(rnn, params, v, method=method) for v in (split, x))
+    np.testing.assert_allclose(found.ntk, expected.ntk, rtol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_tokens_on_several_devices():
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"XLA_FLAGS": flags}
+    command = [sys.executable, "-c", SHARDED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_bad_input():

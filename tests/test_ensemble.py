@@ -41,6 +41,15 @@ def test_mean_is_near_the_limit():
     assert (np.abs(found.mean.ntk - infinite_kernel(rnn, x).ntk) < 5 * error).all()
 
 
+def test_states_are_independent_of_the_weights():
+    """In a linear network of one step the mean is the limit at every width."""
+    rnn = ElmanRNN("linear", initial_state="independent", initial_state_std=1.0, bidirectional=True)
+    x = tokens(3, 1, 0, np.float32)
+    found = empirical_ensemble(rnn, jax.random.key(0), x, width=4, count=4000)
+    error = found.std.ntk / 4000**0.5
+    assert (np.abs(found.mean.ntk - infinite_kernel(rnn, x).ntk) < 5 * error).all()
+
+
 def test_bad_input():
     x = tokens(4, 5, 2, np.float32)
     with pytest.raises(ValueError, match="count must be a whole number of at least 2, got 1"):

@@ -1,5 +1,10 @@
 """Plans against operations counted by hand, and what they promise of memory."""
 
+import importlib
+import json
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +41,13 @@ def test_choice(n, t, m, method):
     assert planned(n, t, m).method == method
 
 
+def test_arrays_of_numpy_are_planned_alike():
+    rnn = ElmanRNN()
+    params = rnn.init(jax.random.key(0), input_dim=8, width=16)
+    x1, x2 = np.zeros((9, 4, 8), np.float32), np.zeros((5, 3, 8), np.float32)
+    assert plan(rnn, params, x1, x2) == plan(rnn, params, jnp.asarray(x1), jnp.asarray(x2))
+
+
 def test_choice_is_the_cheaper_one():
     for t in (2, 8, 20, 50):
         costs = {name: planned(100, t, 300, method=name).cost for name in ("gram", "jacobian")}
@@ -66,6 +78,48 @@ def test_memory_limit_bounds_the_plan():
         planned(2000, 20, 256, memory_limit=1000)
     with pytest.raises(MemoryError, match="more than a quarter of the device's memory"):
         planned(2, 20, 10**7)
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The script that compares the empirical kernel with its peers."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    yield importlib.import_module("empirical")
+    for name in ("empirical", "harness"):
+        sys.modules.pop(name)
+
+
+def test_benchmark_keeps_rows_whose_peers_fail_or_differ(benchmark, monkeypatch, tmp_path, capsys):
+    answers = {
+        "rnntk": {"seconds": 2.0, "MB": 1.0, "check": [1.0, 10.0]},
+        "nt1": {"seconds": 8.0, "MB": 1.0, "check": [1.0, 10.0002]},
+        "torch": {"error": "no torch here"},
+    }
+    monkeypatch.setattr(benchmark, "apart", lambda name, sizes: answers[name])
+    monkeypatch.setattr(benchmark, "ceiling", lambda: 1.0)
+    out = tmp_path / "results.json"
+    options = ["--rows", "4,3,8;4,2,8,3", "--peers", "nt1,torch", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", ["empirical.py", *options])
+    benchmark.main()
+    first, second = json.loads(out.read_text(), parse_constant=pytest.fail)["rows"]
+    assert (first["nt1 ratio"], first["torch s"], first["torch ratio"]) == (4.0, None, None)
+    assert first["nt1 off"] == pytest.approx(2e-5)
+    said = capsys.readouterr().err
+    assert "nt1 at (4, 3, 8, 1): differs from rnntk by 2e-05" in said
+    assert "torch at (4, 2, 8, 3): no torch here" in said
+    # by hand: gram, 4^2 2^2 (3 8 + 8 + 9), and the passes, 2 4 2 8^2 (2 + 3)
+    assert second["GFLOP/s"] * 2e9 == pytest.approx(64 * 41 + 1024 * 5)
+    answers["rnntk"] = {"error": "out of memory"}
+    with pytest.raises(RuntimeError, match=r"rnntk at \(4, 3, 8, 1\): out of memory"):
+        benchmark.main()
+
+
+@pytest.mark.parametrize("rows", ["64,16", "64,16,256;", "64,16,x", "1,2,3,4,5", "0,1,1"])
+def test_benchmark_refuses_wrong_rows(benchmark, monkeypatch, capsys, rows):
+    monkeypatch.setattr("sys.argv", ["empirical.py", "--rows", rows])
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main()
+    assert "rows are n,t,m or n,t,m,outputs, got" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -84,8 +84,12 @@ def test_kernel_fn_takes_lengths_of_one_or_both_batches():
     expected = infinite_kernel(RNN, TRAIN, TEST, lengths1=one, lengths2=two).ntk
     np.testing.assert_array_equal(kernel_fn(TRAIN, TEST, "ntk", lengths=(one, two)), expected)
     alone = infinite_kernel(RNN, TRAIN, lengths1=one).ntk
-    for lengths in (one, (one, one), (one, None)):
+    for lengths in (one, (one, one), (one, None), (4, 1, 2, 3)):
         np.testing.assert_array_equal(kernel_fn(TRAIN, None, "ntk", lengths=lengths), alone)
+    # two numbers are the lengths of two sequences
+    pair = infinite_kernel(RNN, TRAIN[:2], lengths1=np.array([4, 2])).ntk
+    for lengths in ((4, 2), [4, 2]):
+        np.testing.assert_array_equal(kernel_fn(TRAIN[:2], None, "ntk", lengths=lengths), pair)
 
 
 @pytest.mark.usefixtures("x64")
@@ -121,6 +125,11 @@ def test_bad_calls_are_refused():
     for get in ("cov1", (), ("ntk", "ntk"), ("ntk", "cov1"), "", 3):
         with pytest.raises(ValueError, match=r"get must be one of \('nngp', 'ntk'\)"):
             kernel_fn(TRAIN, None, get)
+    lengths = np.array([4, 1, 2, 3])
+    with pytest.raises(ValueError, match="tuple of both batches', got a list of 2"):
+        kernel_fn(TRAIN, TRAIN, "ntk", lengths=[lengths, lengths])
+    with pytest.raises(ValueError, match="tuple of both batches', got a tuple of 3"):
+        kernel_fn(TRAIN, TRAIN, "ntk", lengths=(lengths, lengths, None))
     with pytest.raises(TypeError, match="mask_constant"):
         kernel_fn(TRAIN, None, "ntk", mask_constant=0.0)
     with pytest.raises(TypeError, match="pattern"):
