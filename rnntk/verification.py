@@ -100,7 +100,7 @@ def _is_matrix(certificate: Any, data: np.ndarray, lengths: np.ndarray) -> bool:
     known = Fraction(certificate.relative) * Fraction(float(np.abs(data).max()))
     if certificate.radius < inf and Fraction(certificate.radius) < known:
         return False
-    return certificate.bits == 53 and certificate.method == "cholesky"
+    return bool(certificate.bits == 53 and certificate.method == "cholesky")
 
 
 def _is_kernel(certificate: Any, data: np.ndarray, lengths: np.ndarray) -> bool:
@@ -143,7 +143,7 @@ def _is_network(network: dict[str, Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= np.finfo(np.float64).max
+    return isinstance(value, int | float) and abs(value) <= float(np.finfo(np.float64).max)
 
 
 def _is_whole(value: Any, least: int) -> bool:
