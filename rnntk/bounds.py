@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 from tqdm import tqdm
 
-from rnntk import balls, gram, powers, schur, sequences, spectrum
+from rnntk import balls, gram, powers, rump, schur, sequences, spectrum
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
 from rnntk.infinite import Preactivation, infinite_kernel, preactivation_grid, preactivations
@@ -211,7 +211,8 @@ class Generalization:
         leading: sqrt(2 y' K^-1 y / n), for each target.
         confidence: sqrt(log(n / (lmin delta)) / n).
         complexity: y' K^-1 y, for each target.
-        complexity_error: what the computed complexity may be off by, for each target.
+        complexity_error: what the computed complexity may be off by, for each target; the rounding
+            of K's entries to a dtype below float64 is part of it.
         min_eigenvalue: of K, with its interval.
         source: where the form comes from, and what is not known of it.
     """
@@ -245,8 +246,9 @@ def generalization(
     with inputs of norm 1 and labels of size at most 1, and its diagonal is 1/2. The second term
     depends on that scale through a logarithm alone, the first as its inverse root.
 
-    The quadratic form is solved by Cholesky with one step of refinement in extended precision;
-    with residual r its error is at most :math:`|r|^2 / \lambda`.
+    The quadratic form is solved by Cholesky with one step of refinement, in extended precision
+    (NumPy's ``longdouble``) where the machine has one. Its error counts the residual, the rounding
+    of the residual, and that of K's own entries: docs/theory/bounds.md.
 
     Args:
         K: symmetric kernel matrix (n, n) of the training samples.
@@ -258,6 +260,7 @@ def generalization(
             :func:`rnntk.spectrum.min_eigenvalue`), not symmetric or not finite; if y does not fit
             it or is not finite; if delta is not in (0, 1).
         TypeError: if K is not floating point.
+        FloatingPointError: if y' K^-1 y exceeds the range of float64.
 
     Example:
         >>> import numpy as np, rnntk
@@ -265,36 +268,62 @@ def generalization(
         >>> round(float(result.leading), 6), round(result.confidence, 6)
         (2.0, 0.287994)
     """
-    A = gram.check_symmetric(K)
+    A, relative, absolute = gram.with_uncertainty(K)
     targets, n = np.asarray(y), len(A)
     if targets.ndim not in (1, 2) or len(targets) != n or targets.dtype.kind not in "fiu":
         raise ValueError(
             f"y must hold a number, or a row of numbers, for each of the {n} rows of K, got "
             f"{targets.dtype} of shape {targets.shape}."
         )
-    if not np.isfinite(targets).all():
+    columns = targets.reshape(n, -1).astype(np.float64)
+    if not np.isfinite(columns).all():
         raise ValueError("y must be finite, got NaN or infinity.")
     if not 0 < delta < 1:
         raise ValueError(f"delta must lie between 0 and 1, got {delta}.")
     smallest = _resolved(K, "K")
-    columns = targets.reshape(n, -1).astype(np.float64)
-    factor = scipy.linalg.cho_factor(A, lower=True)
-    solution = scipy.linalg.cho_solve(factor, columns)
-    wide = A.astype(np.longdouble)
-    solution = solution + scipy.linalg.cho_solve(
-        factor, (columns - wide @ solution).astype(np.float64)
-    )
-    residual = columns - wide @ solution
-    # y' K^-1 y = (y + r)' s + r' K^-1 r for the solution s and its residual r
-    value = np.sum((columns + residual) * solution, axis=0).astype(np.float64)
-    error = np.sum(residual**2, axis=0).astype(np.float64) / smallest.lower
-    error += n * np.finfo(np.float64).eps * np.sum(np.abs(columns * solution), axis=0)
+    # powers of two keep all that follows in range
+    scaled, power = rump.rescaled(A, float(np.abs(A).max()))
+    powers_y = np.frexp(np.abs(columns).max(axis=0))[1]
+    lower, absolute = (math.ldexp(v, power) for v in (smallest.lower, absolute))
+    value, error = _quadratic_form(scaled, np.ldexp(columns, -powers_y), lower, relative, absolute)
+    with np.errstate(over="ignore"):
+        value, error = (np.ldexp(v, 2 * powers_y + power) for v in (value, error))
+    if not np.isfinite(value + error).all():
+        raise FloatingPointError("y' K^-1 y exceeds the range of float64: rescale K or y.")
+    error += np.finfo(np.float64).smallest_subnormal
     complexity, error = (v.reshape(targets.shape[1:]) for v in (value, error))
-    leading = np.asarray(np.sqrt(2 * np.maximum(complexity, 0) / n))
-    confidence = math.sqrt(max(0.0, math.log(n / (smallest.lower * delta))) / n)
+    leading = np.asarray(np.sqrt(2 * np.maximum(complexity / n, 0)))
+    logarithm = math.log(n) - math.log(smallest.lower) - math.log(delta)
+    confidence = math.sqrt(max(0.0, logarithm) / n)
     return Generalization(
         np.asarray(leading + confidence), leading, confidence, complexity, error, smallest, SOURCE
     )
+
+
+def _quadratic_form(
+    K: np.ndarray, y: np.ndarray, lower: float, relative: float, absolute: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """y' K^-1 y for each column, and its error, as docs/theory/bounds.md derives it.
+
+    ``lower`` bounds the smallest eigenvalue of every matrix within ``relative`` of the entries of K
+    and ``absolute`` in the spectral norm.
+    """
+    factor = scipy.linalg.cho_factor(K, lower=True)
+    s = scipy.linalg.cho_solve(factor, y).astype(np.longdouble)
+    wide = K.astype(np.longdouble)
+    s = s + scipy.linalg.cho_solve(factor, (y - wide @ s).astype(np.float64))
+    r = y - wide @ s
+    value = np.sum((y + r) * s, axis=0).astype(np.float64)
+    rounding = (len(K) + 2) * np.finfo(np.longdouble).eps
+    size = np.abs(s)
+    spread = np.abs(K) @ size.astype(np.float64)
+    gap = rounding * (np.abs(y) + spread) + relative * spread + np.finfo(np.float64).tiny
+    lost = absolute * np.linalg.norm(s.astype(np.float64), axis=0)
+    error = np.sum(size * (gap + rounding * (np.abs(y) + np.abs(r))), axis=0)
+    error += lost * np.linalg.norm(s.astype(np.float64), axis=0) + 2.0**-53 * np.abs(value)
+    left = np.linalg.norm((np.abs(r) + gap).astype(np.float64), axis=0) + lost
+    error = error.astype(np.float64) + left**2 / lower
+    return value, error * (1 + 2.0**-30)  # for what the error itself loses
 
 
 @dataclass(frozen=True)

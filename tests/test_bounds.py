@@ -380,6 +380,43 @@ def test_generalization_is_the_quadratic_form():
     assert bounds.generalization(K, y[:, 0], 0.1).complexity == result.complexity[0]
 
 
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(2, 8),
+    decades=st.floats(0, 12),
+    steep=st.booleans(),
+    single=st.booleans(),
+    power=st.sampled_from([-900, 0, 900]),
+)
+def test_the_error_of_the_quadratic_form_is_not_understated(seed, n, decades, steep, single, power):
+    rng = np.random.default_rng(seed)
+    Q, _ = np.linalg.qr(rng.standard_normal((n, n)))
+    values = 10.0 ** (-decades / (3 if single else 1) * np.linspace(0, 1, n))
+    values[1:] = values[-1] if steep else values[1:]
+    K = (Q * values) @ Q.T
+    K, y = (K + K.T) / 2, rng.standard_normal(n)
+    if not single:
+        K, y = np.ldexp(K, power), np.ldexp(y, power // 2)
+    result = bounds.generalization(K.astype(np.float32) if single else K, y)
+    with mpmath.workdps(60):
+        target = mpmath.matrix(y.tolist())
+        exact = (target.T * mpmath.lu_solve(mpmath.matrix(K.tolist()), target))[0]
+        assert abs(mpmath.mpf(float(result.complexity)) - exact) <= float(result.complexity_error)
+    # nor is it idle: roundings of the dtype times the condition
+    eps = 2.0**-24 if single else 2.0**-53
+    assert result.complexity_error <= 100 * n**2 * eps * result.complexity * values[0] / values[-1]
+
+
+def test_generalization_of_extreme_scales():
+    assert bounds.generalization(np.eye(3) * 1e-300, np.full(3, 1e-150)).complexity == (
+        pytest.approx(3.0, rel=1e-15)
+    )
+    for K, y in ((np.eye(3) * 1e-310, np.ones(3)), (np.eye(3), np.full(3, 1e200))):
+        with pytest.raises(FloatingPointError, match=r"y' K\^-1 y exceeds the range of float64"):
+            bounds.generalization(K, y)
+
+
 @pytest.mark.parametrize(
     ("K", "y", "delta", "message"),
     [
