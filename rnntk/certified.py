@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from rnntk import balls, gram, lanczos, powers, rump, sequences
 from rnntk.elman import STDS, ElmanRNN
 
-_FIRST_BITS = 128
+_FIRST_BITS, _MAX_BITS, _RTOL = 128, 1024, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +96,8 @@ def certify(
     x: Float[ArrayLike, "n t d"] | None = None,
     *,
     lengths: Int[ArrayLike, " n"] | None = None,
-    rtol: float = 1e-6,
-    max_bits: int = 1024,
+    rtol: float = _RTOL,
+    max_bits: int = _MAX_BITS,
 ) -> Certificate:
     r"""Enclose the smallest eigenvalue of an exact infinite-width NTK, or of a given matrix.
 
@@ -115,9 +115,9 @@ def certify(
         x: tokens, for a network only.
         lengths: steps of each sequence. The matrix of the ``"sequence"`` readout has one row for
             each step that exists, sequence after sequence.
-        rtol: relative width of the enclosure at which to stop.
-        max_bits: precision at which to stop. A singular kernel, whose sequences are linearly
-            dependent without being equal, stops here, with the lower end 0.
+        rtol: relative width of the enclosure at which to stop, for a network only.
+        max_bits: precision at which to stop, likewise. A singular kernel, whose sequences are
+            linearly dependent without being equal, stops here, with the lower end 0.
 
     Returns:
         The certificate of a kernel, or of a given matrix as
@@ -126,7 +126,8 @@ def certify(
     Raises:
         ImportError: without python-flint, for a network.
         ValueError: for another activation, bad tokens, a bad matrix, or tolerances out of range.
-        TypeError: for tokens or a matrix that are not floating point, or tokens with a matrix.
+        TypeError: for tokens or a matrix that are not floating point, or what goes with
+            a network given with a matrix.
 
     Example:
         >>> import numpy as np, rnntk
@@ -136,8 +137,10 @@ def certify(
         True
     """
     if not isinstance(subject, ElmanRNN):
-        if x is not None or lengths is not None:
-            raise TypeError("x and lengths go with a network, got them with a matrix.")
+        if x is not None or lengths is not None or (rtol, max_bits) != (_RTOL, _MAX_BITS):
+            raise TypeError(
+                "x, lengths, rtol and max_bits go with a network, got some with a matrix."
+            )
         return _certify_matrix(subject)
     if x is None:
         raise TypeError("certify of a network needs x, its tokens (n, t, d).")

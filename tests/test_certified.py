@@ -8,6 +8,7 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -478,8 +479,11 @@ def test_bad_input(monkeypatch):
         certify(rnn, x, lengths=np.array([5, 1, 1, 1, 1]))
     with pytest.raises(TypeError, match="certify of a network needs x"):
         certify(rnn)
-    with pytest.raises(TypeError, match="x and lengths go with a network"):
-        certify(np.eye(2), x)
+    for options in ({"x": x}, {"rtol": 1e-3}, {"max_bits": 256}):
+        with pytest.raises(TypeError, match="rtol and max_bits go with a network"):
+            certify(np.eye(2), **options)
+    with pytest.raises(TypeError, match="K must be a matrix of numbers, got MatrixLinearOperator"):
+        certify(scipy.sparse.linalg.aslinearoperator(np.eye(2)))
     with pytest.raises(ValueError, match="K must be symmetric"):
         certify(np.array([[1.0, 2.0], [3.0, 1.0]]))
     with pytest.raises(ValueError, match="rtol must lie between 0 and 1, got 0"):
