@@ -19,7 +19,7 @@ from rnntk import balls, gram, powers, rump, schur, sequences, spectrum
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
 from rnntk.infinite import Preactivation, infinite_kernel, preactivation_grid, preactivations
-from rnntk.rigorous import BITS, Enclosed, frames
+from rnntk.rigorous import Enclosed, frames
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def min_eigenvalue(
     Raises:
         ValueError: for bad tokens, and with ``rigorous`` for another activation.
         TypeError: for tokens that are not floating point.
-        FloatingPointError: where the kernel leaves the range of the dtype.
+        FloatingPointError: where the kernel leaves the range of the dtype, or its enclosure is
+            not finite at 1024 bits.
         ImportError: for ``rigorous`` without python-flint.
 
     Example:
@@ -96,12 +97,14 @@ def min_eigenvalue(
         >>> 0 < bounds.lower["separation"] <= bounds.lower["schur_split"] <= bounds.upper["pair"]
         True
     """
-    tokens, _ = sequences.check_batch(x, None)
-    n, t, _ = tokens.shape
     if rigorous:
         # not the JAX array, which is float32 where x64 is off
+        with jax.enable_x64(True):
+            sequences.check_batch(x, None)
         lower, upper = _rigorous(rnn, np.asarray(x, np.float64))
     else:
+        tokens, _ = sequences.check_batch(x, None)
+        n, t, _ = tokens.shape
         kernel = infinite_kernel(rnn, tokens).ntk
         points = n * t if rnn.readout == "sequence" else n
         ntk = np.asarray(kernel, np.float64).reshape(points, points)
@@ -118,9 +121,28 @@ def min_eigenvalue(
 def _rigorous(
     rnn: ElmanRNN, x: Float[np.ndarray, "n t d"]
 ) -> tuple[dict[str, float], dict[str, float]]:
+    """At a precision that is raised until the balls are finite and some lower bound is positive."""
     balls.check_supported(rnn)
+    balls.flint()
+    bits = balls.FIRST_BITS
+    while True:
+        last = 2 * bits > balls.MAX_BITS
+        try:
+            lower, upper = _enclosed(rnn, x, bits)
+        except FloatingPointError:
+            if last:
+                raise
+        else:
+            if last or max(lower.values()) > 0:
+                return lower, upper
+        bits *= 2
+
+
+def _enclosed(
+    rnn: ElmanRNN, x: Float[np.ndarray, "n t d"], bits: int
+) -> tuple[dict[str, float], dict[str, float]]:
     n, flint = len(x), balls.flint()
-    with flint.ctx.workprec(BITS):
+    with flint.ctx.workprec(bits):
         real = Enclosed(flint)
         directions = [
             schur.read(rnn, frames(rnn, order), n, real)

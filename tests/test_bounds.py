@@ -4,6 +4,7 @@ import itertools
 import math
 import sys
 
+import flint
 import jax
 import mpmath
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from rnntk import ElmanRNN, bounds, datasets, infinite_kernel, powers
 from rnntk.activations import leaky_relu
+from rnntk.certified import certify
+from rnntk.rigorous import Enclosed
 
 DIGITS = 60
 EVERY = {"schur", "schur_series", "schur_both", "schur_split", "schur_time"} | {
@@ -287,6 +290,31 @@ def test_radii_do_not_grow_along_nearly_parallel_sequences():
     assert 0 < found.lower["separation_time"] < found.lower["schur_split"]
     assert found.lower["schur_split"] > 0.5 * found.upper["residual"]
     assert found.lower["separation_time"] > found.upper["residual"] / 20
+
+
+@pytest.mark.parametrize("power", [-100, 0, 400])
+def test_rigorous_bounds_raise_their_precision(power):
+    # the variances of erf cancel to 2^-power of themselves
+    x = np.ldexp(np.random.default_rng(0).standard_normal((3, 3, 2)), power)
+    for name in ("erf", "relu"):
+        truth = certify(ElmanRNN(name), x)
+        found = bounds.min_eigenvalue(ElmanRNN(name), x, rigorous=True)
+        assert 0.5 * truth.upper < max(found.lower.values()) <= truth.upper
+        assert truth.lower <= min(found.upper.values()) < 2 * truth.lower
+    with pytest.raises(FloatingPointError, match="leaves the range of float64: rescale"):
+        bounds.min_eigenvalue(ElmanRNN(), np.ldexp(x, 600 - power), rigorous=True)
+
+
+def test_rigorous_bounds_count_radii_whose_squares_underflow():
+    arithmetic = Enclosed(flint)
+    with flint.ctx.workprec(128):
+        # any symmetric matrix in these balls may have been meant, among them an indefinite one
+        for power in (-170, -330, -400):
+            matrix = np.full((2, 2), flint.arb(0, flint.arb(10) ** power), object)
+            matrix[0, 0] = matrix[1, 1] = flint.arb(10) ** power / 2
+            assert arithmetic.smallest(matrix) < -(flint.arb(10) ** power) / 2
+            certain = np.array([[flint.arb(10) ** power]], object)
+            assert arithmetic.smallest(certain) > flint.arb(10) ** power * 0.999
 
 
 @pytest.mark.usefixtures("x64")
