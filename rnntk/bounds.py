@@ -5,8 +5,10 @@ last pre-activations are parallel.
 """
 
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, SupportsIndex
 
 import jax
 import numpy as np
@@ -81,7 +83,9 @@ def min_eigenvalue(
         rigorous: round every value to the safe side: the kernel's entries are enclosed in ball
             arithmetic, which needs python-flint (the extra ``certify``) and relu, leaky_relu, abs,
             linear or erf. Otherwise they are computed in float64 from the kernel in the dtype of
-            ``x``, with allowances for its rounding, n eps of the eigenvalues that enter.
+            ``x``, with allowances for its rounding, n eps of the eigenvalues that enter: estimates,
+            which a kernel whose own entries are off by more, as those of ill-conditioned
+            activations between nearly opposite sequences may be, can exceed.
 
     Raises:
         ValueError: for bad tokens, and with ``rigorous`` for another activation.
@@ -183,19 +187,20 @@ class _Rounded:
         return value - self.steps * self.eps * abs(value)
 
     def upper_bounds(self, ntk: Float[np.ndarray, "n n"]) -> dict[str, float]:
-        n, diagonal = len(ntk), np.diagonal(ntk)
-        bounds = {"diagonal": float(diagonal.min()) * (1 + self.steps * self.eps)}
+        n, diagonal, rounding = len(ntk), np.diagonal(ntk), self.steps * self.eps
+        bounds = {"diagonal": float(diagonal.min()) * (1 + rounding)}
         if n > 1:
             half_gap = (diagonal[:, None] - diagonal) / 2
             mean = (diagonal[:, None] + diagonal) / 2
-            pairs = mean * (1 + self.steps * self.eps) - np.hypot(half_gap, ntk)
+            # a negative difference is rounding: what remains is the allowance, never 0
+            pairs = np.maximum(mean - np.hypot(half_gap, ntk), 0) + mean * rounding
             bounds["pair"] = float(pairs[~np.eye(n, dtype=bool)].min())
             vector = schur.residual(ntk)
             # an entry is known to eps times the mean of its two diagonal entries
             size = float(np.abs(vector) @ diagonal * np.abs(vector).sum())
-            quotient = float(vector @ ntk @ vector) / float(vector @ vector)
-            bounds["residual"] = quotient + (n + self.steps) * self.eps * size
-        return {name: max(0.0, bound) for name, bound in bounds.items()}  # as the eigenvalue is
+            quotient = max(float(vector @ ntk @ vector) / float(vector @ vector), 0.0)
+            bounds["residual"] = quotient + (n * self.eps + rounding) * size
+        return bounds
 
 
 def _frames(
@@ -382,10 +387,10 @@ class FiniteWidth:
 def finite_width(
     rnn: ElmanRNN,
     x: Float[ArrayLike, "n t d"],
-    width: int,
+    width: SupportsIndex,
     *,
     key: PRNGKeyArray,
-    seeds: int = 8,
+    seeds: SupportsIndex = 8,
 ) -> FiniteWidth:
     r"""The smallest eigenvalue at width m, from measured deviations and the law of their decrease.
 
@@ -404,7 +409,8 @@ def finite_width(
     Raises:
         ValueError: for a width below 4, fewer than two seeds, bad tokens, or a kernel whose
             smallest eigenvalue could be rounding.
-        TypeError: for tokens that are not floating point, or numbers that are not whole.
+        TypeError: for tokens that are not floating point, numbers that are not whole, or a key that
+            is none.
 
     Example:
         >>> import jax, rnntk
@@ -414,11 +420,9 @@ def finite_width(
         >>> result.widths, bool((result.measured >= result.interval[0]).all())
         ((16, 32, 64), True)
     """
-    for name, value, least in (("width", width, 4), ("seeds", seeds, 2)):
-        if not isinstance(value, int):
-            raise TypeError(f"{name} must be a whole number, got {value!r}.")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    width, count = _whole("width", width, 4), _whole("seeds", seeds, 2)
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"key must be a JAX key, such as jax.random.key(0), got {key!r}.")
     tokens, _ = sequences.check_batch(x, None)
     kernel = np.asarray(infinite_kernel(rnn, tokens).ntk)
     side = math.isqrt(kernel.size)
@@ -426,11 +430,11 @@ def finite_width(
     smallest = _resolved(kernel, "the infinite-width kernel of x")
     exact, limit = kernel.astype(np.float64), smallest.value
     widths = (width // 4, width // 2, width)
-    deviations, relative = np.zeros((2, 3, seeds))
-    measured, quotients = np.zeros(seeds), np.zeros((seeds, 2))  # of one width after another
-    with tqdm(total=3 * seeds, desc="finite widths", unit="network", delay=5) as bar:
+    deviations, relative = np.zeros((2, 3, count))
+    measured, quotients = np.zeros(count), np.zeros((count, 2))  # of one width after another
+    with tqdm(total=3 * count, desc="finite widths", unit="network", delay=5) as bar:
         for i, m in enumerate(widths):
-            for seed in range(seeds):
+            for seed in range(count):
                 draw, state = jax.random.split(jax.random.fold_in(key, seed * 3 + i))
                 params = rnn.init(draw, input_dim=tokens.shape[-1], width=m)
                 states = state if rnn.initial_state == "independent" else None
@@ -446,6 +450,8 @@ def finite_width(
     slopes = [float(np.polyfit(np.log(widths), np.log(row), 1)[0]) for row in typical]
     share = float(shares[0, -1].max())
     low, high = max(1 - share, quotients.min()), min(1 + share, quotients.max())
+    # what is measured lies within up to rounding
+    low, high = min(limit * low, measured.min()), max(limit * high, measured.max())
     return FiniteWidth(
         widths,
         deviations,
@@ -453,9 +459,20 @@ def finite_width(
         (slopes[0], slopes[1]),
         limit,
         measured,
-        (float(limit * low), float(limit * high)),
+        (float(low), float(high)),
         width * float((2 * typical[:, -1].min()) ** 2),
     )
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    """A number that is whole and not too small."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}.") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}.")
+    return number
 
 
 def _resolved(K: Float[ArrayLike, "n n"], name: str) -> spectrum.MinEigenvalue:
