@@ -135,3 +135,13 @@ def _asymmetry(A: np.ndarray) -> tuple[float, int, int]:
 def unit_roundoff(dtype: np.typing.DTypeLike) -> float:
     """Half the distance from 1 to the next number of ``dtype``."""
     return float(np.finfo(np.dtype(dtype)).eps) / 2
+
+
+def resolution(n: int, largest: float, dtype: np.typing.DTypeLike) -> float:
+    """How large an eigenvalue 0 may come out: n eps times the largest one, eps of ``dtype``.
+
+    Example:
+        >>> resolution(2, 1.0, np.float64) == 2 * 2.0**-52
+        True
+    """
+    return n * 2 * unit_roundoff(dtype) * largest

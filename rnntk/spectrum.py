@@ -147,7 +147,7 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
         raise FloatingPointError("The trace exceeds the range of float64: rescale K.")
     if largest <= 0:
         raise ValueError(f"K must have a positive eigenvalue, got {largest:.3g} as the largest.")
-    floor = _floor(values, np.asarray(K).dtype)
+    floor = gram.resolution(len(values), float(np.abs(values).max()), np.asarray(K).dtype)
     relative = values / largest  # squares and sums of these are in range
     shares = np.maximum(relative, 0) / np.maximum(relative, 0).sum()
     entropy = -float(np.sum(shares * np.log(np.where(shares > 0, shares, 1))))
@@ -166,11 +166,6 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
         decay_range=fitted,
         unresolved=float(np.mean(np.abs(values) <= floor)),
     )
-
-
-def _floor(values: np.ndarray, dtype: np.dtype) -> float:
-    """What rounding in ``dtype`` can make."""
-    return len(values) * 2 * gram.unit_roundoff(dtype) * float(np.abs(values).max())
 
 
 def _decay(values: np.ndarray) -> tuple[float | None, tuple[int, int] | None]:
@@ -238,7 +233,7 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
         upper=interval.upper,
         method=ends.method,
         certified=math.isfinite(interval.lower) and math.isfinite(interval.upper),
-        resolved=abs(value) > n * 2 * gram.unit_roundoff(dtype) * ends.largest,
+        resolved=abs(value) > gram.resolution(n, ends.largest, dtype),
     )
 
 
@@ -300,7 +295,7 @@ def _from_above(
     """Lanczos on the matrix itself, to what its dtype resolves."""
     eps = 2 * gram.unit_roundoff(dtype)
     values, residual = lanczos.ritz(product, n, 0, eps**0.75)
-    value, floor = float(values[0]), n * eps * float(np.abs(values).max())
+    value, floor = float(values[0]), gram.resolution(n, float(np.abs(values).max()), dtype)
     return MinEigenvalue(
         value=value,
         lower=-math.inf,
