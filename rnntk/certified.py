@@ -7,6 +7,8 @@ the theorems.
 
 import json
 import math
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -84,11 +86,22 @@ class Certificate:
         Raises:
             ValueError: if the file does not hold a certificate.
         """
-        with np.load(path, allow_pickle=False) as file:
-            if {"certificate", "data", "lengths"} - set(file):
-                raise ValueError(f"{path} must hold a certificate, got arrays {sorted(file)}.")
-            rest = json.loads(str(file["certificate"]))
-            return cls(**rest, data=file["data"], lengths=file["lengths"])
+        with Path(path).open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                raise ValueError(f"{path} must hold a certificate, got a file of another kind.")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file}
+        except (ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} must hold a certificate, got {error}.") from error
+        if set(arrays) != {"certificate", "data", "lengths"}:
+            raise ValueError(f"{path} must hold a certificate, got arrays {sorted(arrays)}.")
+        rest = json.loads(str(arrays.pop("certificate")))
+        wanted = {field.name for field in fields(cls)} - set(arrays)
+        found = sorted(rest) if isinstance(rest, dict) else rest
+        if found != sorted(wanted):
+            raise ValueError(f"{path} must hold the fields {sorted(wanted)}, got {found}.")
+        return cls(**rest, **arrays)
 
 
 def certify(

@@ -338,6 +338,22 @@ def test_certificates_of_kernels_are_saved_whole(tmp_path):
     np.savez(tmp_path / "other.npz", data=np.eye(2))
     with pytest.raises(ValueError, match=r"must hold a certificate, got arrays \['data'\]"):
         Certificate.load(tmp_path / "other.npz")
+    np.savez(tmp_path / "short.npz", certificate='{"lower": 1}', data=np.eye(2), lengths=[])
+    with pytest.raises(ValueError, match=r"must hold the fields .* got \['lower'\]"):
+        Certificate.load(tmp_path / "short.npz")
+    np.savez(tmp_path / "text.npz", certificate="lower", data=np.eye(2), lengths=[])
+    with pytest.raises(ValueError, match=r"Expecting value"):
+        Certificate.load(tmp_path / "text.npz")
+    np.save(tmp_path / "array.npy", np.eye(2))
+    (tmp_path / "text").write_text("lower: 1")
+    for name in ("array.npy", "text"):
+        with pytest.raises(ValueError, match="must hold a certificate, got a file of another kin"):
+            Certificate.load(tmp_path / name)
+    whole = (tmp_path / "certificate.npz").read_bytes()
+    for place in (len(whole) // 4, len(whole) // 2):
+        (tmp_path / "damaged.npz").write_bytes(whole[:place] + b"????" + whole[place + 4 :])
+        with pytest.raises(ValueError, match=r"damaged\.npz must hold a certificate, got"):
+            Certificate.load(tmp_path / "damaged.npz")
 
 
 def test_balls_of_kernel_entries_contain_the_truth():
