@@ -223,7 +223,7 @@ def leaky_relu(slope: float) -> Activation:
 @lru_cache
 def _leaky_relu(slope: float) -> Activation:
     return _piecewise_linear(
-        f"leaky_relu({slope:g})", slope, lambda u: jnp.where(u > 0, u, slope * u)
+        f"leaky_relu({slope})", slope, lambda u: jnp.where(u > 0, u, slope * u)
     )
 
 

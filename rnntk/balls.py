@@ -4,6 +4,7 @@ The recursion of docs/theory/infinite.md in covariances, cell by cell. Here digi
 bought with precision, so that nothing needs to be carried apart.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,10 +12,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from rnntk import powers
+from rnntk import powers, rump
 from rnntk.activations import Activation, resolve
 from rnntk.elman import ElmanRNN
 
+FIRST_BITS, MAX_BITS = 128, 1024  # of precision: where to begin, and where to give up
 Ball = Any  # flint.arb
 Pair = Callable[[Ball, Ball, Ball], tuple[Ball, Ball]]
 
@@ -321,3 +323,39 @@ def _erf() -> Moments:
         return two * arb.atan2(2 * c, root), 2 * two / root
 
     return Moments(own, pair)
+
+
+def rounded(matrix: Any) -> tuple[Float[np.ndarray, "n n"], float, int]:
+    """A symmetric ball matrix, by rows, as float64 numbers times a power of two.
+
+    Returns:
+        The numbers, a bound in the Frobenius norm on what separates them from any symmetric matrix
+        in the balls, infinite if there is none, and the exponent of two.
+
+    Example:
+        >>> middle, radius, power = rounded([[flint().arb(3.0)]])
+        >>> middle.tolist(), radius < 1e-150, power
+        ([[0.75]], True, 2)
+    """
+    n, arb = len(matrix), flint().arb
+    middle, error = np.zeros((2, n, n))
+    if not all(v.is_finite() for row in matrix for v in row):
+        return middle, math.inf, 0
+    power = max(_exponent(matrix[i][i].abs_upper()) for i in range(n))
+    scale = arb(2) ** -power
+    for i in range(n):
+        for j in range(i + 1):
+            v = matrix[i][j] * scale
+            middle[i, j] = middle[j, i] = float(v.mid())
+            # the conversion rounds to a neighbour
+            gap = math.nextafter(float((v - arb(middle[i, j])).abs_upper()), math.inf)
+            error[i, j] = error[j, i] = gap
+    if not np.isfinite(middle).all() or not np.isfinite(error).all():
+        return middle, math.inf, 0
+    return middle, rump.round_up(rump.frobenius_norm(error)), power
+
+
+def _exponent(v: Any) -> int:
+    """Of an exact number, so that v < 2^exponent."""
+    mantissa, exponent = v.man_exp()
+    return int(exponent) + int(mantissa).bit_length()

@@ -5,8 +5,10 @@ last pre-activations are parallel.
 """
 
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, SupportsIndex
 
 import jax
 import numpy as np
@@ -15,12 +17,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 from tqdm import tqdm
 
-from rnntk import balls, gram, powers, schur, sequences, spectrum
+from rnntk import balls, gram, powers, rump, schur, sequences, spectrum
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
 from rnntk.infinite import infinite_kernel
 from rnntk.preactivations import Preactivation, preactivation_grid, preactivations
-from rnntk.rigorous import BITS, Enclosed, frames
+from rnntk.rigorous import Enclosed, frames
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,15 @@ def min_eigenvalue(
         rigorous: round every value to the safe side: the kernel's entries are enclosed in ball
             arithmetic, which needs python-flint (the extra ``certify``) and relu, leaky_relu, abs,
             linear or erf. Otherwise they are computed in float64 from the kernel in the dtype of
-            ``x``, with allowances for its rounding, n eps of the eigenvalues that enter.
+            ``x``, with allowances for its rounding, n eps of the eigenvalues that enter: estimates,
+            which a kernel whose own entries are off by more, as those of ill-conditioned
+            activations between nearly opposite sequences may be, can exceed.
 
     Raises:
         ValueError: for bad tokens, and with ``rigorous`` for another activation.
         TypeError: for tokens that are not floating point.
-        FloatingPointError: where the kernel leaves the range of the dtype.
+        FloatingPointError: where the kernel leaves the range of the dtype, or its enclosure is
+            not finite at 1024 bits.
         ImportError: for ``rigorous`` without python-flint.
 
     Example:
@@ -97,12 +102,14 @@ def min_eigenvalue(
         >>> 0 < bounds.lower["separation"] <= bounds.lower["schur_split"] <= bounds.upper["pair"]
         True
     """
-    tokens, _ = sequences.check_batch(x, None)
-    n, t, _ = tokens.shape
     if rigorous:
         # not the JAX array, which is float32 where x64 is off
+        with jax.enable_x64(True):
+            sequences.check_batch(x, None)
         lower, upper = _rigorous(rnn, np.asarray(x, np.float64))
     else:
+        tokens, _ = sequences.check_batch(x, None)
+        n, t, _ = tokens.shape
         kernel = infinite_kernel(rnn, tokens).ntk
         points = n * t if rnn.readout == "sequence" else n
         ntk = np.asarray(kernel, np.float64).reshape(points, points)
@@ -119,9 +126,28 @@ def min_eigenvalue(
 def _rigorous(
     rnn: ElmanRNN, x: Float[np.ndarray, "n t d"]
 ) -> tuple[dict[str, float], dict[str, float]]:
+    """At a precision that is raised until the balls are finite and some lower bound is positive."""
     balls.check_supported(rnn)
+    balls.flint()
+    bits = balls.FIRST_BITS
+    while True:
+        last = 2 * bits > balls.MAX_BITS
+        try:
+            lower, upper = _enclosed(rnn, x, bits)
+        except FloatingPointError:
+            if last:
+                raise
+        else:
+            if last or max(lower.values()) > 0:
+                return lower, upper
+        bits *= 2
+
+
+def _enclosed(
+    rnn: ElmanRNN, x: Float[np.ndarray, "n t d"], bits: int
+) -> tuple[dict[str, float], dict[str, float]]:
     n, flint = len(x), balls.flint()
-    with flint.ctx.workprec(BITS):
+    with flint.ctx.workprec(bits):
         real = Enclosed(flint)
         directions = [
             schur.read(rnn, frames(rnn, order), n, real)
@@ -162,19 +188,20 @@ class _Rounded:
         return value - self.steps * self.eps * abs(value)
 
     def upper_bounds(self, ntk: Float[np.ndarray, "n n"]) -> dict[str, float]:
-        n, diagonal = len(ntk), np.diagonal(ntk)
-        bounds = {"diagonal": float(diagonal.min()) * (1 + self.steps * self.eps)}
+        n, diagonal, rounding = len(ntk), np.diagonal(ntk), self.steps * self.eps
+        bounds = {"diagonal": float(diagonal.min()) * (1 + rounding)}
         if n > 1:
             half_gap = (diagonal[:, None] - diagonal) / 2
             mean = (diagonal[:, None] + diagonal) / 2
-            pairs = mean * (1 + self.steps * self.eps) - np.hypot(half_gap, ntk)
+            # a negative difference is rounding: what remains is the allowance, never 0
+            pairs = np.maximum(mean - np.hypot(half_gap, ntk), 0) + mean * rounding
             bounds["pair"] = float(pairs[~np.eye(n, dtype=bool)].min())
             vector = schur.residual(ntk)
             # an entry is known to eps times the mean of its two diagonal entries
             size = float(np.abs(vector) @ diagonal * np.abs(vector).sum())
-            quotient = float(vector @ ntk @ vector) / float(vector @ vector)
-            bounds["residual"] = quotient + (n + self.steps) * self.eps * size
-        return {name: max(0.0, bound) for name, bound in bounds.items()}  # as the eigenvalue is
+            quotient = max(float(vector @ ntk @ vector) / float(vector @ vector), 0.0)
+            bounds["residual"] = quotient + (n * self.eps + rounding) * size
+        return bounds
 
 
 def _frames(
@@ -212,7 +239,8 @@ class Generalization:
         leading: sqrt(2 y' K^-1 y / n), for each target.
         confidence: sqrt(log(n / (lmin delta)) / n).
         complexity: y' K^-1 y, for each target.
-        complexity_error: what the computed complexity may be off by, for each target.
+        complexity_error: what the computed complexity may be off by, for each target; the rounding
+            of K's entries to a dtype below float64 is part of it.
         min_eigenvalue: of K, with its interval.
         source: where the form comes from, and what is not known of it.
     """
@@ -246,8 +274,9 @@ def generalization(
     with inputs of norm 1 and labels of size at most 1, and its diagonal is 1/2. The second term
     depends on that scale through a logarithm alone, the first as its inverse root.
 
-    The quadratic form is solved by Cholesky with one step of refinement in extended precision;
-    with residual r its error is at most :math:`|r|^2 / \lambda`.
+    The quadratic form is solved by Cholesky with one step of refinement, in extended precision
+    (NumPy's ``longdouble``) where the machine has one. Its error counts the residual, the rounding
+    of the residual, and that of K's own entries: docs/theory/bounds.md.
 
     Args:
         K: symmetric kernel matrix (n, n) of the training samples.
@@ -259,6 +288,7 @@ def generalization(
             :func:`rnntk.spectrum.min_eigenvalue`), not symmetric or not finite; if y does not fit
             it or is not finite; if delta is not in (0, 1).
         TypeError: if K is not floating point.
+        FloatingPointError: if y' K^-1 y exceeds the range of float64.
 
     Example:
         >>> import numpy as np, rnntk
@@ -266,36 +296,62 @@ def generalization(
         >>> round(float(result.leading), 6), round(result.confidence, 6)
         (2.0, 0.287994)
     """
-    A = gram.check_symmetric(K)
+    A, relative, absolute = gram.with_uncertainty(K)
     targets, n = np.asarray(y), len(A)
     if targets.ndim not in (1, 2) or len(targets) != n or targets.dtype.kind not in "fiu":
         raise ValueError(
             f"y must hold a number, or a row of numbers, for each of the {n} rows of K, got "
             f"{targets.dtype} of shape {targets.shape}."
         )
-    if not np.isfinite(targets).all():
+    columns = targets.reshape(n, -1).astype(np.float64)
+    if not np.isfinite(columns).all():
         raise ValueError("y must be finite, got NaN or infinity.")
     if not 0 < delta < 1:
         raise ValueError(f"delta must lie between 0 and 1, got {delta}.")
     smallest = _resolved(K, "K")
-    columns = targets.reshape(n, -1).astype(np.float64)
-    factor = scipy.linalg.cho_factor(A, lower=True)
-    solution = scipy.linalg.cho_solve(factor, columns)
-    wide = A.astype(np.longdouble)
-    solution = solution + scipy.linalg.cho_solve(
-        factor, (columns - wide @ solution).astype(np.float64)
-    )
-    residual = columns - wide @ solution
-    # y' K^-1 y = (y + r)' s + r' K^-1 r for the solution s and its residual r
-    value = np.sum((columns + residual) * solution, axis=0).astype(np.float64)
-    error = np.sum(residual**2, axis=0).astype(np.float64) / smallest.lower
-    error += n * np.finfo(np.float64).eps * np.sum(np.abs(columns * solution), axis=0)
+    # powers of two keep all that follows in range
+    scaled, power = rump.rescaled(A, float(np.abs(A).max()))
+    powers_y = np.frexp(np.abs(columns).max(axis=0))[1]
+    lower, absolute = (math.ldexp(v, power) for v in (smallest.lower, absolute))
+    value, error = _quadratic_form(scaled, np.ldexp(columns, -powers_y), lower, relative, absolute)
+    with np.errstate(over="ignore"):
+        value, error = (np.ldexp(v, 2 * powers_y + power) for v in (value, error))
+    if not np.isfinite(value + error).all():
+        raise FloatingPointError("y' K^-1 y exceeds the range of float64: rescale K or y.")
+    error += np.finfo(np.float64).smallest_subnormal
     complexity, error = (v.reshape(targets.shape[1:]) for v in (value, error))
-    leading = np.asarray(np.sqrt(2 * np.maximum(complexity, 0) / n))
-    confidence = math.sqrt(max(0.0, math.log(n / (smallest.lower * delta))) / n)
+    leading = np.asarray(np.sqrt(2 * np.maximum(complexity / n, 0)))
+    logarithm = math.log(n) - math.log(smallest.lower) - math.log(delta)
+    confidence = math.sqrt(max(0.0, logarithm) / n)
     return Generalization(
         np.asarray(leading + confidence), leading, confidence, complexity, error, smallest, SOURCE
     )
+
+
+def _quadratic_form(
+    K: np.ndarray, y: np.ndarray, lower: float, relative: float, absolute: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """y' K^-1 y for each column, and its error, as docs/theory/bounds.md derives it.
+
+    ``lower`` bounds the smallest eigenvalue of every matrix within ``relative`` of the entries of K
+    and ``absolute`` in the spectral norm.
+    """
+    factor = scipy.linalg.cho_factor(K, lower=True)
+    s = scipy.linalg.cho_solve(factor, y).astype(np.longdouble)
+    wide = K.astype(np.longdouble)
+    s = s + scipy.linalg.cho_solve(factor, (y - wide @ s).astype(np.float64))
+    r = y - wide @ s
+    value = np.sum((y + r) * s, axis=0).astype(np.float64)
+    rounding = (len(K) + 2) * np.finfo(np.longdouble).eps
+    size = np.abs(s)
+    spread = np.abs(K) @ size.astype(np.float64)
+    gap = rounding * (np.abs(y) + spread) + relative * spread + np.finfo(np.float64).tiny
+    lost = absolute * np.linalg.norm(s.astype(np.float64), axis=0)
+    error = np.sum(size * (gap + rounding * (np.abs(y) + np.abs(r))), axis=0)
+    error += lost * np.linalg.norm(s.astype(np.float64), axis=0) + 2.0**-53 * np.abs(value)
+    left = np.linalg.norm((np.abs(r) + gap).astype(np.float64), axis=0) + lost
+    error = error.astype(np.float64) + left**2 / lower
+    return value, error * (1 + 2.0**-30)  # for what the error itself loses
 
 
 @dataclass(frozen=True)
@@ -332,10 +388,10 @@ class FiniteWidth:
 def finite_width(
     rnn: ElmanRNN,
     x: Float[ArrayLike, "n t d"],
-    width: int,
+    width: SupportsIndex,
     *,
     key: PRNGKeyArray,
-    seeds: int = 8,
+    seeds: SupportsIndex = 8,
 ) -> FiniteWidth:
     r"""The smallest eigenvalue at width m, from measured deviations and the law of their decrease.
 
@@ -354,7 +410,8 @@ def finite_width(
     Raises:
         ValueError: for a width below 4, fewer than two seeds, bad tokens, or a kernel whose
             smallest eigenvalue could be rounding.
-        TypeError: for tokens that are not floating point, or numbers that are not whole.
+        TypeError: for tokens that are not floating point, numbers that are not whole, or a key that
+            is none.
 
     Example:
         >>> import jax, rnntk
@@ -364,11 +421,9 @@ def finite_width(
         >>> result.widths, bool((result.measured >= result.interval[0]).all())
         ((16, 32, 64), True)
     """
-    for name, value, least in (("width", width, 4), ("seeds", seeds, 2)):
-        if not isinstance(value, int):
-            raise TypeError(f"{name} must be a whole number, got {value!r}.")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    width, count = _whole("width", width, 4), _whole("seeds", seeds, 2)
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"key must be a JAX key, such as jax.random.key(0), got {key!r}.")
     tokens, _ = sequences.check_batch(x, None)
     kernel = np.asarray(infinite_kernel(rnn, tokens).ntk)
     side = math.isqrt(kernel.size)
@@ -376,11 +431,11 @@ def finite_width(
     smallest = _resolved(kernel, "the infinite-width kernel of x")
     exact, limit = kernel.astype(np.float64), smallest.value
     widths = (width // 4, width // 2, width)
-    deviations, relative = np.zeros((2, 3, seeds))
-    measured, quotients = np.zeros(seeds), np.zeros((seeds, 2))  # of one width after another
-    with tqdm(total=3 * seeds, desc="finite widths", unit="network", delay=5) as bar:
+    deviations, relative = np.zeros((2, 3, count))
+    measured, quotients = np.zeros(count), np.zeros((count, 2))  # of one width after another
+    with tqdm(total=3 * count, desc="finite widths", unit="network", delay=5) as bar:
         for i, m in enumerate(widths):
-            for seed in range(seeds):
+            for seed in range(count):
                 draw, state = jax.random.split(jax.random.fold_in(key, seed * 3 + i))
                 params = rnn.init(draw, input_dim=tokens.shape[-1], width=m)
                 states = state if rnn.initial_state == "independent" else None
@@ -396,6 +451,8 @@ def finite_width(
     slopes = [float(np.polyfit(np.log(widths), np.log(row), 1)[0]) for row in typical]
     share = float(shares[0, -1].max())
     low, high = max(1 - share, quotients.min()), min(1 + share, quotients.max())
+    # what is measured lies within up to rounding
+    low, high = min(limit * low, measured.min()), max(limit * high, measured.max())
     return FiniteWidth(
         widths,
         deviations,
@@ -403,9 +460,20 @@ def finite_width(
         (slopes[0], slopes[1]),
         limit,
         measured,
-        (float(limit * low), float(limit * high)),
+        (float(low), float(high)),
         width * float((2 * typical[:, -1].min()) ** 2),
     )
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    """A number that is whole and not too small."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}.") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}.")
+    return number
 
 
 def _resolved(K: Float[ArrayLike, "n n"], name: str) -> spectrum.MinEigenvalue:

@@ -7,6 +7,8 @@ the theorems.
 
 import json
 import math
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +23,7 @@ from jaxtyping import Float, Int
 from rnntk import balls, gram, lanczos, powers, rump, sequences
 from rnntk.elman import STDS, ElmanRNN
 
-_FIRST_BITS = 128
+_RTOL = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +86,22 @@ class Certificate:
         Raises:
             ValueError: if the file does not hold a certificate.
         """
-        with np.load(path, allow_pickle=False) as file:
-            if {"certificate", "data", "lengths"} - set(file):
-                raise ValueError(f"{path} must hold a certificate, got arrays {sorted(file)}.")
-            rest = json.loads(str(file["certificate"]))
-            return cls(**rest, data=file["data"], lengths=file["lengths"])
+        with Path(path).open("rb") as stream:
+            if not zipfile.is_zipfile(stream):
+                raise ValueError(f"{path} must hold a certificate, got a file of another kind.")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file}
+        except (ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} must hold a certificate, got {error}.") from error
+        if set(arrays) != {"certificate", "data", "lengths"}:
+            raise ValueError(f"{path} must hold a certificate, got arrays {sorted(arrays)}.")
+        rest = json.loads(str(arrays.pop("certificate")))
+        wanted = {field.name for field in fields(cls)} - set(arrays)
+        found = sorted(rest) if isinstance(rest, dict) else rest
+        if found != sorted(wanted):
+            raise ValueError(f"{path} must hold the fields {sorted(wanted)}, got {found}.")
+        return cls(**rest, **arrays)
 
 
 def certify(
@@ -96,8 +109,8 @@ def certify(
     x: Float[ArrayLike, "n t d"] | None = None,
     *,
     lengths: Int[ArrayLike, " n"] | None = None,
-    rtol: float = 1e-6,
-    max_bits: int = 1024,
+    rtol: float = _RTOL,
+    max_bits: int = balls.MAX_BITS,
 ) -> Certificate:
     r"""Enclose the smallest eigenvalue of an exact infinite-width NTK, or of a given matrix.
 
@@ -115,9 +128,9 @@ def certify(
         x: tokens, for a network only.
         lengths: steps of each sequence. The matrix of the ``"sequence"`` readout has one row for
             each step that exists, sequence after sequence.
-        rtol: relative width of the enclosure at which to stop.
-        max_bits: precision at which to stop. A singular kernel, whose sequences are linearly
-            dependent without being equal, stops here, with the lower end 0.
+        rtol: relative width of the enclosure at which to stop, for a network only.
+        max_bits: precision at which to stop, likewise. A singular kernel, whose sequences are
+            linearly dependent without being equal, stops here, with the lower end 0.
 
     Returns:
         The certificate of a kernel, or of a given matrix as
@@ -126,7 +139,8 @@ def certify(
     Raises:
         ImportError: without python-flint, for a network.
         ValueError: for another activation, bad tokens, a bad matrix, or tolerances out of range.
-        TypeError: for tokens or a matrix that are not floating point, or tokens with a matrix.
+        TypeError: for tokens or a matrix that are not floating point, or what goes with
+            a network given with a matrix.
 
     Example:
         >>> import numpy as np, rnntk
@@ -136,15 +150,17 @@ def certify(
         True
     """
     if not isinstance(subject, ElmanRNN):
-        if x is not None or lengths is not None:
-            raise TypeError("x and lengths go with a network, got them with a matrix.")
+        if x is not None or lengths is not None or (rtol, max_bits) != (_RTOL, balls.MAX_BITS):
+            raise TypeError(
+                "x, lengths, rtol and max_bits go with a network, got some with a matrix."
+            )
         return _certify_matrix(subject)
     if x is None:
         raise TypeError("certify of a network needs x, its tokens (n, t, d).")
     if not 0 < rtol < 1:
         raise ValueError(f"rtol must lie between 0 and 1, got {rtol}.")
-    if max_bits < _FIRST_BITS:
-        raise ValueError(f"max_bits must be at least {_FIRST_BITS}, got {max_bits}.")
+    if max_bits < balls.FIRST_BITS:
+        raise ValueError(f"max_bits must be at least {balls.FIRST_BITS}, got {max_bits}.")
     balls.check_supported(subject)
     balls.flint()
     # float64 tokens are to be looked at as they are, whatever the process computes in
@@ -178,7 +194,7 @@ def _certify_matrix(matrix: ArrayLike) -> Certificate:
 def _certify_kernel(
     rnn: ElmanRNN, tokens: np.ndarray, lengths: np.ndarray, rtol: float, max_bits: int
 ) -> Certificate:
-    zero = _Found(Fraction(0), Fraction(0), Fraction(0), _FIRST_BITS, "singular")
+    zero = _Found(Fraction(0), Fraction(0), Fraction(0), balls.FIRST_BITS, "singular")
     singular = _repeated(rnn, [x[:steps] for x, steps in zip(tokens, lengths, strict=True)])
     found = zero if singular else _search(rnn, tokens, lengths, rtol, max_bits)
     if found.low > Fraction(float(np.finfo(np.float64).max)):
@@ -218,7 +234,7 @@ def _search(
     rnn: ElmanRNN, tokens: np.ndarray, lengths: np.ndarray, rtol: float, max_bits: int
 ) -> _Found:
     """Raise the precision until the enclosure is narrow; every attempt's is valid."""
-    low, high, bits, method = Fraction(0), None, _FIRST_BITS, "weyl"
+    low, high, bits, method = Fraction(0), None, balls.FIRST_BITS, "weyl"
     while True:
         with balls.flint().ctx.workprec(bits):
             matrix = balls.ntk(rnn, tokens, lengths, bits)
@@ -259,10 +275,11 @@ def _repeated(rnn: ElmanRNN, tokens: list[np.ndarray]) -> bool:
 
 def _weyl(matrix: list[list[Any]]) -> tuple[Fraction, Fraction] | None:
     """Of the midpoints rounded to float64, moved by the norm of what they leave out."""
-    middle, radius, unit = _rounded(matrix)
+    middle, radius, power = balls.rounded(matrix)
     if not math.isfinite(radius):
         return None
     interval = rump.enclose(middle, lanczos.ends(middle).smallest, absolute=radius)
+    unit = Fraction(2) ** power
     return Fraction(interval.lower) * unit, Fraction(interval.upper) * unit
 
 
@@ -272,45 +289,15 @@ def _inverse(matrix: list[list[Any]]) -> tuple[Fraction, Fraction] | None:
         inverse = balls.flint().arb_mat(matrix).inv().tolist()
     except ZeroDivisionError:
         return None
-    middle, radius, unit = _rounded(inverse)
+    middle, radius, power = balls.rounded(inverse)
     if not math.isfinite(radius):
         return None
     np.negative(middle, out=middle)
     negative = rump.enclose(middle, scipy.linalg.eigvalsh(middle)[0], absolute=radius)
     if negative.upper >= 0:
         return None
+    unit = Fraction(2) ** power
     return 1 / (Fraction(-negative.lower) * unit), 1 / (Fraction(-negative.upper) * unit)
-
-
-def _rounded(matrix: list[list[Any]]) -> tuple[np.ndarray, float, Fraction]:
-    """A symmetric ball matrix as float64 numbers times a power of two.
-
-    Returns:
-        The numbers, a bound in the Frobenius norm on what separates them from any symmetric matrix
-        in the balls, infinite if there is none, and the power of two.
-    """
-    n, arb = len(matrix), balls.flint().arb
-    middle, error = np.zeros((2, n, n))
-    if not all(v.is_finite() for row in matrix for v in row):
-        return middle, math.inf, Fraction(1)
-    power = max(_exponent(matrix[i][i].abs_upper()) for i in range(n))
-    scale = arb(2) ** -power
-    for i in range(n):
-        for j in range(i + 1):
-            v = matrix[i][j] * scale
-            middle[i, j] = middle[j, i] = float(v.mid())
-            # the conversion rounds to a neighbour
-            gap = math.nextafter(float((v - arb(middle[i, j])).abs_upper()), math.inf)
-            error[i, j] = error[j, i] = gap
-    if not np.isfinite(middle).all() or not np.isfinite(error).all():
-        return middle, math.inf, Fraction(1)
-    return middle, rump.round_up(rump.frobenius_norm(error)), Fraction(2) ** power
-
-
-def _exponent(v: Any) -> int:
-    """Of an exact number, so that v < 2^exponent."""
-    mantissa, exponent = v.man_exp()
-    return int(exponent) + int(mantissa).bit_length()
 
 
 def _fraction(v: Any) -> Fraction:

@@ -1,8 +1,11 @@
 """Gram matrices as data: the checks that everything which reads a kernel matrix shares."""
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
+
+from rnntk.kernel import Kernel
 
 _TILE = 512
 
@@ -15,7 +18,7 @@ def check_symmetric(matrix: ArrayLike, name: str = "K") -> Float[np.ndarray, "n 
     as a copy.
 
     Raises:
-        TypeError: if the matrix is not floating point.
+        TypeError: if it is not a matrix, or not floating point.
         ValueError: if it is not a non-empty square matrix, not finite, or not symmetric.
 
     Example:
@@ -23,20 +26,20 @@ def check_symmetric(matrix: ArrayLike, name: str = "K") -> Float[np.ndarray, "n 
         >>> check_symmetric(np.eye(2, dtype=np.float32)).dtype
         dtype('float64')
     """
-    array = np.asarray(matrix)
-    if array.ndim == 4:
+    array = _as_array(matrix, name)
+    if array.ndim == 2 and array.size == 0:
+        raise ValueError(f"{name} must have at least one row, got an empty matrix {array.shape}.")
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise ValueError(
-            f"{name} must be a matrix, got shape {array.shape}: a kernel with step axes is "
-            f"flattened by {name}.reshape(n * t, n * t)."
+            f"{name} must be a square matrix, got shape {array.shape}{_hint(array.shape, name)}."
         )
-    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.size == 0:
-        raise ValueError(f"{name} must be a square matrix, got shape {array.shape}.")
-    if not np.issubdtype(array.dtype, np.floating):
-        raise TypeError(f"{name} must be floating point, got {array.dtype}.")
-    if not (np.isfinite(array.max()) and np.isfinite(array.min())):
-        i, j = np.argwhere(~np.isfinite(array))[0]
-        raise ValueError(f"{name} must be finite, got {array[i, j]} at ({i}, {j}).")
-    wide = array.astype(np.float64, copy=False)
+    check_dtype(array.dtype, name)
+    with np.errstate(over="ignore"):
+        wide = array.astype(np.float64, copy=False)
+    if not (np.isfinite(wide.max()) and np.isfinite(wide.min())):
+        i, j = np.argwhere(~np.isfinite(wide))[0]
+        beyond = ", beyond float64" if np.isfinite(array[i, j]) else ""
+        raise ValueError(f"{name} must be finite, got {array[i, j]!s} at ({i}, {j}){beyond}.")
     gap, i, j = _asymmetry(wide)
     largest = max(float(wide.max()), -float(wide.min()))
     if gap > len(wide) * unit_roundoff(array.dtype) * largest:
@@ -45,6 +48,22 @@ def check_symmetric(matrix: ArrayLike, name: str = "K") -> Float[np.ndarray, "n 
             f"{gap:.3g}: {wide[i, j]:.17g} and {wide[j, i]:.17g}."
         )
     return wide if gap == 0 else wide / 2 + wide.T / 2
+
+
+def check_dtype(dtype: np.dtype, name: str = "K") -> None:
+    """Refuse what is not floating point to NumPy.
+
+    Raises:
+        TypeError: saying what to convert to.
+
+    Example:
+        >>> check_dtype(np.dtype(np.float32))
+    """
+    if np.issubdtype(dtype, np.floating):
+        return
+    narrow = jnp.issubdtype(dtype, jnp.floating)  # bfloat16 and the like
+    remedy = f": convert it by {name}.astype('float32')" if narrow else ""
+    raise TypeError(f"{name} must be floating point, got {dtype}{remedy}.")
 
 
 def with_uncertainty(
@@ -64,8 +83,8 @@ def with_uncertainty(
         >>> with_uncertainty(np.eye(2))[1:]
         (0.0, 0.0)
     """
+    A = check_symmetric(matrix, name)
     given = np.asarray(matrix)
-    A = check_symmetric(given, name)
     relative, absolute = 0.0, 0.0
     if given.dtype != np.float64:
         relative = max(unit_roundoff(given.dtype), 2.0**-53)
@@ -74,6 +93,30 @@ def with_uncertainty(
         relative += 2.0**-52
         absolute += len(A) * 2.0**-1072
     return A, relative, absolute
+
+
+def _as_array(matrix: ArrayLike, name: str) -> np.ndarray:
+    """The numbers of a matrix, unless it is something else that would pass for one."""
+    if isinstance(matrix, Kernel):
+        raise TypeError(f"{name} must be a matrix, got a Kernel: take its .ntk or .nngp.")
+    if np.ma.is_masked(matrix):
+        raise ValueError(f"{name} must have no masked entries: drop their rows and columns.")
+    array = np.asarray(matrix)
+    if array.dtype == object:
+        raise TypeError(f"{name} must be a matrix of numbers, got {type(matrix).__name__}.")
+    return array
+
+
+def _hint(shape: tuple[int, ...], name: str) -> str:
+    """How a kernel with further axes becomes a matrix."""
+    hints = []
+    if len(shape) == 4 and shape[:2] == shape[2:]:
+        hints.append(f"with step axes it is flattened by {name}.reshape(n * t, n * t)")
+    if len(shape) == 4 and shape[0] == shape[1] and shape[2] == shape[3]:
+        hints.append(
+            f"with output axes it is flattened by {name}.swapaxes(1, 2).reshape(n * o, n * o)"
+        )
+    return "".join(f"; a kernel {hint}" for hint in hints)
 
 
 def _asymmetry(A: np.ndarray) -> tuple[float, int, int]:
@@ -92,3 +135,13 @@ def _asymmetry(A: np.ndarray) -> tuple[float, int, int]:
 def unit_roundoff(dtype: np.typing.DTypeLike) -> float:
     """Half the distance from 1 to the next number of ``dtype``."""
     return float(np.finfo(np.dtype(dtype)).eps) / 2
+
+
+def resolution(n: int, largest: float, dtype: np.typing.DTypeLike) -> float:
+    """How large an eigenvalue 0 may come out: n eps times the largest one, eps of ``dtype``.
+
+    Example:
+        >>> resolution(2, 1.0, np.float64) == 2 * 2.0**-52
+        True
+    """
+    return n * 2 * unit_roundoff(dtype) * largest

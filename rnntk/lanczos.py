@@ -1,6 +1,5 @@
 """Estimates of extreme eigenvalues, for :mod:`rnntk.rump` to prove bounds beside."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,30 +45,32 @@ def _by_factorization(A: np.ndarray) -> tuple[float, float]:
     if entry == 0:
         return 0.0, 0.0
     A, power = rump.rescaled(A, entry)
-    values = ritz(lambda v: A @ v, n, -1, 1e-2)
+    values, _ = ritz(lambda v: A @ v, n, -1, 1e-2)
     largest = float(np.abs(values).max())
     shift = max(n * 2.0**-53 * largest, -1.25 * float(values[0]))
     while (factor := rump.cholesky(A, np.diagonal(A) + shift)) is None:
         shift *= 4
-    inverse = ritz(lambda v: rump.solve(factor, v), n, -1, 1e-6)
+    inverse, _ = ritz(lambda v: rump.solve(factor, v), n, -1, 1e-6)
     smallest = 1 / float(inverse[-1]) - shift
-    return math.ldexp(smallest, -power), math.ldexp(largest, -power)
+    with np.errstate(over="ignore"):  # infinity is the estimate of what is beyond the range
+        return float(np.ldexp(smallest, -power)), float(np.ldexp(largest, -power))
 
 
 def ritz(
     product: Callable[[np.ndarray], np.ndarray], n: int, end: int, tolerance: float
-) -> Float[np.ndarray, " k"]:
+) -> tuple[Float[np.ndarray, " k"], float]:
     """Ritz values, ascending, of Lanczos from a random vector, every vector kept orthogonal.
 
     They lie between the extreme eigenvalues. Stops when the residual of the one at ``end`` falls
-    below ``tolerance`` times the largest magnitude.
+    below ``tolerance`` times the largest magnitude, or after ``_STEPS`` products; the residual,
+    within which some eigenvalue lies, comes second.
     """
     steps = min(n, _STEPS)
     basis = np.empty((steps, n))
     diagonal, beside = np.empty(steps), np.empty(steps)
     q = np.random.default_rng(0).standard_normal(n)
     q /= scipy.linalg.norm(q)  # BLAS's, whose squares do not overflow
-    values, check = np.zeros(1), 2
+    values, check, residual = np.zeros(1), 2, 0.0
     for k in range(steps):
         basis[k] = q
         w = product(q)
@@ -79,8 +80,9 @@ def ritz(
         beside[k] = scipy.linalg.norm(w)
         if k + 1 in (check, steps) or beside[k] == 0:
             values, vectors = scipy.linalg.eigh_tridiagonal(diagonal[: k + 1], beside[:k])
-            if beside[k] * abs(vectors[-1, end]) <= tolerance * np.abs(values).max():
+            residual = float(beside[k] * abs(vectors[-1, end]))
+            if residual <= tolerance * np.abs(values).max():
                 break
             check += 1 + check // 4
         q = w / beside[k]
-    return values
+    return values, residual

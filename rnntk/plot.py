@@ -14,7 +14,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
+from numpy.typing import ArrayLike, DTypeLike
 
+from rnntk import gram
 from rnntk.bounds import Bounds
 from rnntk.certified import Certificate
 from rnntk.spectrum import MinEigenvalue
@@ -94,6 +96,7 @@ def spectrum(
     limit: Float[np.ndarray, " n"],
     empirical: Mapping[int, Float[np.ndarray, "s n"]] | None = None,
     *,
+    dtype: DTypeLike = np.float64,
     ax: Axes | None = None,
 ) -> Figure:
     """All eigenvalues, largest first, on a logarithmic axis.
@@ -102,31 +105,54 @@ def spectrum(
         limit: eigenvalues of the infinite-width kernel, in any order.
         empirical: for each width, the eigenvalues of the kernel of each seed; their geometric
             mean over seeds is drawn.
+        dtype: of the matrices that the eigenvalues are of. Those within n eps of it times the
+            largest may be rounding, and are hollow marks; of means, where one seed's is.
         ax: axes to draw on.
 
     Eigenvalues that are not positive cannot be drawn and are left out.
+
+    Raises:
+        ValueError: for eigenvalues of another shape, or not finite.
 
     Example:
         >>> import numpy as np, rnntk
         >>> rnntk.plot.spectrum(np.array([3.0, 1.0, 0.1])).axes[0].get_ylabel()
         'eigenvalue'
     """
-    figure, ax = _axes(ax)
+    curves: list[tuple[np.ndarray, str, int, str, Any, str]] = [
+        (np.asarray(limit, float)[None], "limit", 1, COLORS[0], "-", "infinite width")
+    ]
     for i, (width, values) in enumerate((empirical or {}).items()):
-        positive = np.where(np.asarray(values) > 0, values, np.nan)
-        mean = np.exp(np.mean(np.log(np.sort(positive, axis=1)[:, ::-1]), axis=0))
-        _ranked(ax, mean, COLORS[1 + i % 4], STYLES[i % len(STYLES)], f"width {width}")
-    _ranked(ax, np.sort(limit)[::-1], COLORS[0], "-", "infinite width")
+        look = COLORS[1 + i % 4], STYLES[i % len(STYLES)], f"width {width}"
+        curves.append((np.asarray(values, float), f"empirical[{width}]", 2, *look))
+    for rows, name, axes, *_ in curves:
+        if rows.ndim != 2 or rows.size == 0:
+            shape = rows.shape[2 - axes :]
+            raise ValueError(f"{name} must be eigenvalues with {axes} axes, got shape {shape}.")
+        if not np.isfinite(rows).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity.")
+    figure, ax = _axes(ax)
+    unresolved = False
+    for rows, _, _, color, style, label in [*curves[1:], curves[0]]:
+        ordered = np.sort(rows, axis=1)[:, ::-1]
+        n, largest = rows.shape[1], np.abs(rows).max(axis=1)
+        floors = np.array([gram.resolution(n, size, dtype) for size in largest.tolist()])
+        resolved = (ordered > floors[:, None]).all(axis=0)
+        shown = _positive(ordered)
+        mean = shown[0] if len(shown) == 1 else np.exp(np.mean(np.log(shown), axis=0))
+        ranks = np.arange(1, n + 1)
+        shown, hollow = np.where(resolved, mean, np.nan), np.where(resolved, np.nan, mean)
+        ax.plot(ranks, shown, ls=style, color=color, lw=1.5, label=label)
+        if np.isfinite(hollow).any():
+            ax.plot(ranks, hollow, "o", ms=4, mfc="white", color=color)
+            unresolved = True
+    if unresolved:
+        ax.plot([], [], "o", ms=4, mfc="white", color="0.3", label="not resolved")
     ax.set_yscale("log")
     ax.set_xlabel("rank (1 is the largest)")
     ax.set_ylabel("eigenvalue")
     ax.legend(fontsize=8)
     return figure
-
-
-def _ranked(ax: Axes, values: np.ndarray, color: str, style: object, label: str) -> None:
-    shown = np.where(values > 0, values, np.nan)
-    ax.plot(np.arange(1, len(shown) + 1), shown, ls=style, color=color, lw=1.5, label=label)
 
 
 def min_eigenvalue_by_width(
@@ -264,12 +290,15 @@ def min_eigenvalue(
         x: positive numbers.
         smallest: of a kernel matrix for each of them. Those that are not resolved are hollow, with
             their intervals as bars; of an interval that reaches below 0 only the upper end is
-            marked.
+            marked. What is negative, or 0, is marked at the lower edge.
         certificates: of the exact kernels; drawn are both ends, unless 0 or infinite.
         bounds: every lower bound dashed with filled marks, every upper one dotted with hollow ones;
             those that are not positive are left out.
         xlabel: what ``x`` is.
         ax: axes to draw on.
+
+    Raises:
+        ValueError: if ``x`` is empty or not positive, or of another length than what belongs to it.
 
     Example:
         >>> import numpy as np, rnntk
@@ -279,8 +308,17 @@ def min_eigenvalue(
         >>> figure.axes[0].get_ylabel()
         'smallest eigenvalue'
     """
-    figure, ax = _axes(ax)
     at = np.asarray(x, float)
+    if at.ndim != 1 or at.size == 0 or not ((at > 0) & np.isfinite(at)).all():
+        raise ValueError(f"x must be positive numbers, at least one, got {x!r}.")
+    for name, given in (
+        ("smallest", smallest),
+        ("certificates", certificates or at),
+        ("bounds", bounds or at),
+    ):
+        if len(given) != len(at):
+            raise ValueError(f"{name} must hold one for each x, {len(at)}, got {len(given)}.")
+    figure, ax = _axes(ax)
     _bound_curves(ax, at, "upper", [bound.upper for bound in bounds])
     value, low, high = (
         _positive([getattr(s, name) for s in smallest]) for name in ("value", "lower", "upper")
@@ -292,11 +330,16 @@ def min_eigenvalue(
     hollow: dict[str, Any] = {"ms": 7, "mfc": "white", "color": COLORS[0], "ls": "none"}
     for name, marker, these, where in (
         ("not resolved", "o", low > 0, value),
-        ("not resolved, at most", "v", np.isnan(low), high),
+        ("not resolved, at most", "v", np.isnan(low) & ~np.isnan(high), high),
     ):
         if (these & ~resolved).any():
             points = np.where(these & ~resolved, where, np.nan)
             ax.plot(at, points, marker=marker, label=name, zorder=3, **hollow)
+    below = np.isnan(high) | (resolved & np.isnan(value))
+    if below.any():  # data along x, a share of the axes along y
+        edge, place = ax.get_xaxis_transform(), np.full(int(below.sum()), 0.02)
+        look = {**hollow, "mfc": COLORS[0], "clip_on": False}
+        ax.plot(at[below], place, "v", transform=edge, label="not positive, at the edge", **look)
     if certificates:
         ends = _positive([[c.lower, c.upper] for c in certificates]).ravel()
         twice, label = np.repeat(at, 2), "certified, exact kernel"
@@ -327,7 +370,7 @@ def _bound_curves(
         ax.plot(at, curve, style, marker=marker, ms=4.5, lw=1, mfc=fill, color=color, label=label)
 
 
-def _positive(values: Sequence[float] | Sequence[Sequence[float]]) -> np.ndarray:
+def _positive(values: ArrayLike) -> np.ndarray:
     """NaN, which is not drawn, for what has no place on a logarithmic axis."""
     array = np.asarray(values, float)
     return np.where((array > 0) & np.isfinite(array), array, np.nan)

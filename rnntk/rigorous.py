@@ -16,7 +16,6 @@ from rnntk import balls, lanczos, rump
 from rnntk.elman import ElmanRNN
 from rnntk.schur import Points, residual
 
-BITS = 113
 Balls = np.ndarray  # of flint.arb
 
 
@@ -32,19 +31,24 @@ class Enclosed:
 
     def floats(self, values: Balls) -> np.ndarray:
         """Midpoints, rounded."""
-        return values.astype(np.float64)
+        if not all(v.is_finite() for v in values.ravel()):
+            raise FloatingPointError(self._imprecise())
+        middle = values.astype(np.float64)
+        if not np.isfinite(middle).all():
+            raise FloatingPointError("The kernel leaves the range of float64: rescale the tokens.")
+        return middle
 
     def smallest(self, matrix: Balls, size: float = 0.0) -> Any:
         """Certified for the midpoints, less the Frobenius norm of what they leave (Weyl)."""
-        middle = self.floats(matrix)
-        middle = (middle + middle.T) / 2
-        off = np.frompyfunc(lambda v, m: float(abs(v - m).upper()), 2, 1)(matrix, middle)
-        # the norm and its entries are rounded, by far less than 2^-30
-        radius = float(np.linalg.norm(off.astype(np.float64))) * (1 + 2.0**-30)
-        if not (np.isfinite(middle).all() and math.isfinite(radius)):
-            raise FloatingPointError("The kernel leaves the range of float64: rescale the tokens.")
+        middle, radius, power = balls.rounded(matrix)
+        if not math.isfinite(radius):
+            raise FloatingPointError(self._imprecise())
         estimate = lanczos.ends(middle).smallest
-        return self.flint.arb(rump.enclose(middle, estimate, absolute=radius).lower)
+        lower = rump.enclose(middle, estimate, absolute=radius).lower
+        return self.flint.arb(lower) * self.flint.arb(2) ** power
+
+    def _imprecise(self) -> str:
+        return f"The kernel's balls are not finite at a precision of {self.flint.ctx.prec} bits."
 
     def least(self, values: Balls) -> Any:
         """The least of the lower ends."""

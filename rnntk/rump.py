@@ -67,7 +67,7 @@ def enclose(
         bound, factor, first = _lower_bound(scaled, value, float(norm))
         x = _smallest_vector(scaled, factor)
         del factor
-        above, value = _upper_bound(scaled, x)
+        above, value = _upper_bound(scaled, x, _TINY if power else Fraction(0))
         lower, upper = max(lower, bound), min(upper, above)
         if first:
             break
@@ -147,8 +147,11 @@ def _smallest_vector(A: np.ndarray, factor: np.ndarray | None) -> np.ndarray:
     return x if np.isfinite(x).all() else best  # a factor near underflow
 
 
-def _upper_bound(A: np.ndarray, x: np.ndarray) -> tuple[Fraction, float]:
-    """Theorem 2, or the smallest diagonal entry, and the Rayleigh quotient as computed."""
+def _upper_bound(A: np.ndarray, x: np.ndarray, scaling: Fraction) -> tuple[Fraction, float]:
+    """Theorem 2, or the smallest diagonal entry, and the Rayleigh quotient as computed.
+
+    ``scaling`` is what an entry may have lost before.
+    """
     n = len(A)
     gamma, gamma2 = (Fraction(k, 2**53 - k) for k in (n, 2 * n))
     size = np.abs(x)
@@ -161,8 +164,8 @@ def _upper_bound(A: np.ndarray, x: np.ndarray) -> tuple[Fraction, float]:
     slack = gamma2 * (Fraction(magnitude) + lost) / (1 - gamma2) + lost
     top, norm2 = Fraction(product) + slack, float(x @ x)
     ends = [(Fraction(norm2) - lost) / (1 + gamma), (Fraction(norm2) + lost) / (1 - gamma)]
-    quotient = top / ends[0 if top > 0 else 1] + n * _TINY
-    smallest = Fraction(float(np.diagonal(A).min())) + _TINY
+    quotient = top / ends[0 if top > 0 else 1] + n * scaling
+    smallest = Fraction(float(np.diagonal(A).min())) + scaling
     return min(quotient, smallest), product / norm2
 
 

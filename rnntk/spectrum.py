@@ -45,7 +45,9 @@ class MinEigenvalue:
         certified: whether [lower, upper] provably contains the smallest eigenvalue of the given
             matrix; for a float32 matrix, of every matrix that rounds to it.
         resolved: whether ``value`` exceeds what rounding in the matrix's own dtype can make,
-            n eps times the largest eigenvalue in magnitude.
+            n eps times the largest eigenvalue in magnitude, and ``residual``.
+        residual: of ``"lanczos"``, how far the nearest eigenvalue may lie from ``value``, up to
+            rounding; a large one means that the iteration ran out of steps. 0 otherwise.
     """
 
     value: float
@@ -54,6 +56,7 @@ class MinEigenvalue:
     method: str
     certified: bool
     resolved: bool
+    residual: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
     Raises:
         TypeError, ValueError: see :func:`rnntk.gram.check_symmetric`.
         ValueError: for a ridge that is not positive, or a matrix that has no positive eigenvalue.
+        FloatingPointError: if the trace exceeds the range of float64.
 
     Example:
         >>> import numpy as np, rnntk
@@ -137,9 +141,13 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
         raise ValueError(f"ridge must be positive and finite, got {ridge}.")
     values = eigenvalues(K)[::-1]
     largest, smallest = float(values[0]), float(values[-1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        trace = float(values.sum())
+    if not math.isfinite(trace):
+        raise FloatingPointError("The trace exceeds the range of float64: rescale K.")
     if largest <= 0:
         raise ValueError(f"K must have a positive eigenvalue, got {largest:.3g} as the largest.")
-    floor = _floor(values, np.asarray(K).dtype)
+    floor = gram.resolution(len(values), float(np.abs(values).max()), np.asarray(K).dtype)
     relative = values / largest  # squares and sums of these are in range
     shares = np.maximum(relative, 0) / np.maximum(relative, 0).sum()
     entropy = -float(np.sum(shares * np.log(np.where(shares > 0, shares, 1))))
@@ -149,7 +157,7 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
         smallest=smallest,
         largest=largest,
         condition_number=largest / smallest if smallest > floor else math.inf,
-        trace=float(values.sum()),
+        trace=trace,
         effective_rank=math.exp(entropy),
         intrinsic_dimension=float(relative.sum()),
         stable_rank=float(np.sum(relative**2)),
@@ -158,11 +166,6 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
         decay_range=fitted,
         unresolved=float(np.mean(np.abs(values) <= floor)),
     )
-
-
-def _floor(values: np.ndarray, dtype: np.dtype) -> float:
-    """What rounding in ``dtype`` can make."""
-    return len(values) * 2 * gram.unit_roundoff(dtype) * float(np.abs(values).max())
 
 
 def _decay(values: np.ndarray) -> tuple[float | None, tuple[int, int] | None]:
@@ -189,12 +192,14 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
 
     Returns:
         The eigenvalue with its interval, in float64. ``"lanczos"`` bounds it from above alone, up
-        to rounding: ``lower`` is -inf, ``certified`` False.
+        to rounding: ``lower`` is -inf, ``certified`` False. It takes 400 products at most, and may
+        stop above a smallest eigenvalue that is far smaller than the largest: see ``residual``.
 
     Raises:
-        ValueError: for an unknown method, an operator with another method than ``"lanczos"``, or a
-            matrix that is not square, finite and symmetric.
-        TypeError: for a matrix that is not floating point.
+        ValueError: for an unknown method, an operator with another method than ``"lanczos"``, a
+            matrix that is not square, finite and symmetric, or an operator that a random pair of
+            vectors shows not to be symmetric.
+        TypeError: for a matrix or an operator that is not floating point.
         FloatingPointError: if an operator's product is not finite.
 
     Example:
@@ -208,8 +213,11 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
     if _is_operator(K):
         if method not in ("auto", "lanczos"):
             raise ValueError(f"method must be 'lanczos' for an operator, got {method!r}.")
-        dtype = np.dtype(getattr(K, "dtype", np.float64))
-        return _from_above(_product(K, dtype), _size(K), dtype)
+        n, dtype = _size(K), np.dtype(getattr(K, "dtype", np.float64))
+        gram.check_dtype(dtype)
+        product = _product(K, dtype)
+        _check_symmetric(product, n, dtype)
+        return _from_above(product, n, dtype)
     A, relative, absolute = gram.with_uncertainty(K)
     dtype, n = np.asarray(K).dtype, len(A)
     if method == "lanczos":
@@ -225,7 +233,7 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
         upper=interval.upper,
         method=ends.method,
         certified=math.isfinite(interval.lower) and math.isfinite(interval.upper),
-        resolved=abs(value) > n * 2 * gram.unit_roundoff(dtype) * ends.largest,
+        resolved=abs(value) > gram.resolution(n, ends.largest, dtype),
     )
 
 
@@ -254,7 +262,9 @@ def _product(K: Any, dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
         multiply = K.__matmul__ if hasattr(K, "__matmul__") else K
 
     def product(v: np.ndarray) -> np.ndarray:
-        result = np.asarray(multiply(v.astype(dtype)), np.float64).reshape(-1)
+        given = np.asarray(multiply(v.astype(dtype)))
+        gram.check_dtype(given.dtype, "K times a vector")
+        result = given.astype(np.float64).reshape(-1)
         if result.shape != v.shape or not np.isfinite(result).all():
             raise FloatingPointError(
                 f"K must map a vector to a finite vector, got shape {result.shape} from {v.shape}, "
@@ -265,18 +275,33 @@ def _product(K: Any, dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
     return product
 
 
+def _check_symmetric(product: Callable[[np.ndarray], np.ndarray], n: int, dtype: np.dtype) -> None:
+    """Refuse an operator A that has u' A v and v' A u apart by more than half of its digits."""
+    u, v = np.random.default_rng(1).standard_normal((2, n))
+    left, right = product(v), product(u)
+    gap = abs(float(u @ left - v @ right))
+    norm = scipy.linalg.norm
+    size = max(norm(u) * norm(left), norm(v) * norm(right))
+    if gap > math.sqrt(2 * gram.unit_roundoff(dtype)) * size:
+        raise ValueError(
+            f"K must be symmetric, got u' K v and v' K u that differ by {gap / size:.3g} of "
+            "|u| |K v| for random u and v."
+        )
+
+
 def _from_above(
     product: Callable[[np.ndarray], np.ndarray], n: int, dtype: np.dtype
 ) -> MinEigenvalue:
     """Lanczos on the matrix itself, to what its dtype resolves."""
     eps = 2 * gram.unit_roundoff(dtype)
-    values = lanczos.ritz(product, n, 0, eps**0.75)
-    value, floor = float(values[0]), n * eps * float(np.abs(values).max())
+    values, residual = lanczos.ritz(product, n, 0, eps**0.75)
+    value, floor = float(values[0]), gram.resolution(n, float(np.abs(values).max()), dtype)
     return MinEigenvalue(
         value=value,
         lower=-math.inf,
         upper=value + floor,
         method="lanczos",
         certified=False,
-        resolved=abs(value) > floor,
+        resolved=abs(value) > max(floor, residual),
+        residual=residual,
     )

@@ -331,7 +331,9 @@ def eigenvalues(problem: Problem, arrays: dict[str, np.ndarray], title: str) -> 
         "empirical_over_limit_worst": None if ratio is None else np.abs(ratio - 1).max(axis=1),
     }
     figures = {
-        "spectrum": plot.spectrum(eigenvalues, dict(zip(widths, finite, strict=True))),
+        "spectrum": plot.spectrum(
+            eigenvalues, dict(zip(widths, finite, strict=True)), dtype=arrays["ntk"].dtype
+        ),
         "min_eigenvalue_by_width": plot.min_eigenvalue_by_width(widths, minima, smallest.value),
         "min_eigenvalue": plot.bounds(
             smallest.value, (smallest.lower, smallest.upper), lower, upper

@@ -14,6 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 _PRECISIONS = (128, 256, 512, 1024, 2048)
+_CHOICES = {
+    "readout": ("last", "mean", "sequence"),
+    "input_scaling": ("none", "fan_in"),
+    "initial_state": ("zero", "shared", "independent"),
+    "bidirectional": (False, True),
+}
+_STDS = ("w_std", "u_std", "b_std", "v_std", "initial_state_std")
 
 Cells = dict[tuple[int, int], Any]
 
@@ -25,10 +32,12 @@ def verify(certificate: Any) -> bool:
     seconds for the matrix, more at higher precision.
 
     Args:
-        certificate: a :class:`rnntk.certified.Certificate`.
+        certificate: a :class:`rnntk.certified.Certificate`. Of ``radius``, ``bits`` and ``method``,
+            which tell how it was made, only what contradicts the rest is noticed.
 
     Returns:
-        True if both ends are proved. False does not disprove them, but any certificate that
+        True if both ends are proved, for the data and the network that are stated, and the latter
+        are ones that ``certify`` takes. False does not disprove the ends, but any certificate that
         ``certify`` made, and whose kernel is not singular, should pass; of a singular kernel the
         upper end passes where it is 0 because of equal sequences, or wide enough.
 
@@ -41,7 +50,7 @@ def verify(certificate: Any) -> bool:
         >>> verify(certificate), verify(dataclasses.replace(certificate, lower=1.5))
         (True, False)
     """
-    if not -inf < certificate.lower <= certificate.upper < inf:
+    if not _is_sound(certificate):
         return False
     if not certificate.network:
         middle, unit = _whole(np.asarray(certificate.data))
@@ -49,8 +58,6 @@ def verify(certificate: Any) -> bool:
         radius = Fraction(certificate.relative) * (isqrt(norm2) + 1) * unit
         radius += Fraction(certificate.absolute)
         return any(_proved(certificate, middle, unit, radius, bits) for bits in _PRECISIONS)
-    if not _is_known(certificate.network):
-        return False
     lengths = [int(length) for length in certificate.lengths]
     whole, unit = _whole(np.asarray(certificate.data))
     tokens = [x[:t] for x, t in zip(whole, lengths, strict=True)]
@@ -64,14 +71,83 @@ def verify(certificate: Any) -> bool:
     )
 
 
-def _is_known(network: dict[str, Any]) -> bool:
-    """Whether the activation has formulas here, and its slopes are those that its name tells."""
-    name = network["activation"]
-    if name == "erf":
+def _is_sound(certificate: Any) -> bool:
+    """Whether the fields have the types, shapes and ranges that ``certify`` gives them."""
+    lower, upper, radius = certificate.lower, certificate.upper, certificate.radius
+    errors = certificate.relative, certificate.absolute
+    if not all(_is_number(v) for v in (lower, upper, *errors)) or lower > upper or min(errors) < 0:
+        return False
+    data, lengths = certificate.data, certificate.lengths
+    if not all(isinstance(v, np.ndarray) for v in (data, lengths)) or data.dtype != np.float64:
+        return False
+    if lengths.dtype.kind not in "iu" or not data.size or not np.isfinite(data).all():
+        return False
+    if not (_is_whole(certificate.n, 1) and _is_whole(certificate.bits, 53)):
+        return False
+    if not isinstance(radius, int | float) or not radius >= 0:
+        return False
+    if not isinstance(certificate.network, dict):
+        return False
+    sound = _is_kernel if certificate.network else _is_matrix
+    return sound(certificate, data, lengths)
+
+
+def _is_matrix(certificate: Any, data: np.ndarray, lengths: np.ndarray) -> bool:
+    """The part of :func:`_is_sound` that is for given matrices."""
+    if data.shape != 2 * (certificate.n,) or lengths.size or not np.array_equal(data, data.T):
+        return False
+    # the largest entry's own uncertainty
+    known = Fraction(certificate.relative) * Fraction(float(np.abs(data).max()))
+    if certificate.radius < inf and Fraction(certificate.radius) < known:
+        return False
+    return bool(certificate.bits == 53 and certificate.method == "cholesky")
+
+
+def _is_kernel(certificate: Any, data: np.ndarray, lengths: np.ndarray) -> bool:
+    """The part of :func:`_is_sound` that is for kernels."""
+    if certificate.relative or certificate.absolute or data.ndim != 3:
+        return False
+    if certificate.method not in ("weyl", "inverse", "singular"):
+        return False
+    if lengths.shape != data.shape[:1] or lengths.min() < 1 or lengths.max() > data.shape[1]:
+        return False
+    if not _is_network(certificate.network):
+        return False
+    rows = lengths.sum() if certificate.network["readout"] == "sequence" else len(data)
+    return bool(certificate.n == rows)
+
+
+def _is_network(network: dict[str, Any]) -> bool:
+    """Whether every argument of the network is one that the recursion below knows."""
+    names = {"activation", "depth", "trainable", *_CHOICES, *_STDS}
+    if set(network) - {"slopes"} != names or not _is_whole(network["depth"], 1):
+        return False
+    if any(network[name] not in valid for name, valid in _CHOICES.items()):
+        return False
+    if not all(_is_number(network[name]) and network[name] >= 0 for name in _STDS):
+        return False
+    if (network["initial_state"] == "zero") != (network["initial_state_std"] == 0):
+        return False
+    groups = network["trainable"]
+    if not isinstance(groups, list) or not groups or any(g not in list("WUbV") for g in groups):
+        return False
+    # slopes are those that the activation's name tells
+    if network["activation"] == "erf":
         return "slopes" not in network
-    below, above = network.get("slopes", (inf, inf))
-    slopes = {"relu": 0, "abs": -1, "linear": 1, f"leaky_relu({below:g})": below}
-    return bool(above == 1 and name in slopes and below == slopes[name])
+    given, name = network.get("slopes"), network["activation"]
+    if not isinstance(given, list) or len(given) != 2 or not all(map(_is_number, given)):
+        return False
+    below, above = given
+    slopes = {"relu": 0, "abs": -1, "linear": 1, f"leaky_relu({float(below)})": below}
+    return bool(above == 1 and isinstance(name, str) and name in slopes and below == slopes[name])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= float(np.finfo(np.float64).max)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _whole(numbers: np.ndarray) -> tuple[np.ndarray, Fraction]:

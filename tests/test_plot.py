@@ -130,6 +130,66 @@ def test_smallest_eigenvalues_that_are_not_resolved_are_hollow_or_mere_upper_end
     assert (axes.get_xscale(), axes.get_yscale(), axes.get_xlabel()) == ("log", "log", "eps")
 
 
+def test_eigenvalues_that_are_not_resolved_are_hollow():
+    values = np.array([1.0, 1e-3, 1e-17, -1e-17])
+    seeds = {16: np.array([[1.0, 1e-3, 1e-4, 1e-5], [1.0, 1e-3, 1e-4, 1e-17]])}
+    for dtype, resolved in ((np.float64, 2), (np.float32, 2), (np.float16, 1)):
+        figure = plot.spectrum(values, seeds, dtype=dtype)
+        (line,) = lines(figure, "infinite width")
+        ranks = np.arange(4)
+        np.testing.assert_array_equal(line.get_ydata(), np.where(ranks < resolved, values, np.nan))
+        (hollow,) = [
+            one
+            for one in figure.axes[0].lines
+            if one.get_marker() == "o" and one.get_color() == line.get_color()
+        ]
+        rest = np.where((ranks >= resolved) & (values > 0), values, np.nan)
+        np.testing.assert_allclose(hollow.get_ydata(), rest, rtol=1e-14)
+        (mean,) = lines(figure, "width 16")
+        assert np.isnan(mean.get_ydata()[3])  # of one seed the last is not resolved
+        assert len(lines(figure, "not resolved")) == 1
+    assert not lines(plot.spectrum(values[:2]), "not resolved")
+
+
+def test_what_a_logarithmic_axis_cannot_show_is_marked_at_its_edge():
+    matrices = [np.diag([1.0, v]) for v in (1e-3, 0.0, -0.5)]
+    smallest = [spectrum.min_eigenvalue(matrix) for matrix in matrices]
+    assert smallest[1].upper == 0  # nothing has been lost
+    figure = plot.min_eigenvalue([1.0, 2.0, 3.0], smallest, xlabel="a")
+    (edge,) = lines(figure, "not positive, at the edge")
+    np.testing.assert_array_equal(edge.get_xdata(), [2.0, 3.0])
+    assert not lines(figure, "not resolved, at most")
+    assert figure.axes[0].get_ylim()[0] > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            lambda: plot.spectrum(np.eye(3)),
+            r"limit must be eigenvalues with 1 axes, got .*\(3, 3\)",
+        ),
+        (lambda: plot.spectrum(np.array([])), r"limit must be eigenvalues .* got shape \(0,\)"),
+        (lambda: plot.spectrum(np.array([1.0, np.nan])), "limit must be finite, got NaN"),
+        (lambda: plot.spectrum(np.ones(2), {4: np.ones(2)}), r"empirical\[4\] must be eigenvalues"),
+        (lambda: plot.min_eigenvalue([], [], xlabel="n"), "x must be positive numbers, at least"),
+        (lambda: plot.min_eigenvalue([0.0], SMALLEST[:1], xlabel="n"), "x must be positive"),
+        (lambda: plot.min_eigenvalue([1.0], SMALLEST[:2], xlabel="n"), "smallest must hold one fo"),
+        (
+            lambda: plot.min_eigenvalue([1.0], SMALLEST[:1], CERTIFICATES, xlabel="n"),
+            "certificates must hold one for each x, 1, got 4",
+        ),
+        (
+            lambda: plot.min_eigenvalue([1.0], SMALLEST[:1], bounds=BOUNDS, xlabel="n"),
+            "bounds must hold one for each x, 1, got 4",
+        ),
+    ],
+)
+def test_figures_refuse_what_they_cannot_draw(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
 def test_bounds_differ_without_colour():
     names = ("schur", "schur_both", "schur_split", "series", "separation")
     bound = Bounds(dict.fromkeys(names, 0.1), {"pair": 2.0, "diagonal": 3.0}, {}, False)

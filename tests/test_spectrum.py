@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import rnntk.gram
 from rnntk import rump
+from rnntk.kernel import Kernel
 from rnntk.spectrum import METHODS, eigenvalues, min_eigenvalue, summary
 
 
@@ -238,6 +239,45 @@ def test_bad_operators():
         min_eigenvalue(scipy.sparse.linalg.aslinearoperator(A))
 
 
+def test_operators_that_are_not_symmetric_or_not_real():
+    A = kernel_like(40, 1.0)
+    as_operator = scipy.sparse.linalg.aslinearoperator
+    with pytest.raises(TypeError, match="K must be floating point, got complex128"):
+        min_eigenvalue(as_operator(A + 1j * np.triu(A, 1)))
+    with pytest.raises(TypeError, match="K must be floating point, got int64"):
+        min_eigenvalue(as_operator(np.eye(3, dtype=np.int64)))
+    undeclared = Operator(1j * A, np.complex128, "mv")
+    undeclared.mv = lambda v: undeclared.A @ v
+    del undeclared.dtype
+    with pytest.raises(TypeError, match="K times a vector must be floating point, got complex128"):
+        min_eigenvalue(undeclared)
+    for dtype, gap in ((np.float32, 1e-2), (np.float64, 1e-6)):
+        assert min_eigenvalue(Operator(A, dtype, "matvec")).method == "lanczos"
+        with pytest.raises(ValueError, match=r"K must be symmetric, got u' K v and v' K u that di"):
+            min_eigenvalue(Operator(A + gap * np.triu(np.ones((40, 40)), 1), dtype, "matvec"))
+
+
+def test_an_iteration_that_has_run_out_of_steps_says_so():
+    hard = scipy.sparse.diags_array(np.geomspace(1e-10, 1, 2000))
+    result = min_eigenvalue(scipy.sparse.linalg.aslinearoperator(hard))
+    assert result.value > 10 * 1e-10
+    assert not result.resolved
+    assert result.residual > result.value
+    easy = min_eigenvalue(kernel_like(120, 0.5), "lanczos")
+    assert easy.resolved
+    assert easy.residual < 1e-10
+
+
+@pytest.mark.parametrize("method", ["dense", "cholesky"])
+@pytest.mark.parametrize("A", [np.ones((2, 2)), -np.ones((2, 2)), np.eye(2)], ids=str)
+def test_matrices_at_the_end_of_the_range(A, method):
+    result = min_eigenvalue(1.7e308 * A, method)
+    truth = Fraction(1.7e308) * int(np.linalg.eigvalsh(A).round()[0])
+    assert result.lower == -math.inf or Fraction(result.lower) <= truth
+    assert result.upper == math.inf or truth <= Fraction(result.upper)
+    assert result.lower <= result.value <= result.upper
+
+
 def test_summary_of_a_power_law():
     n, a, ridge = 200, 1.7, 1e-3
     values = np.arange(1.0, n + 1) ** -a
@@ -279,6 +319,9 @@ def test_bad_summaries():
             summary(np.eye(2), ridge)
     with pytest.raises(ValueError, match=r"K must have a positive eigenvalue, got -1 as the larg"):
         summary(-np.eye(2))
+    for A in (np.eye(2), np.ones((2, 2))):
+        with pytest.raises(FloatingPointError, match="The trace exceeds the range of float64"):
+            summary(1.7e308 * A)
 
 
 def test_symmetry_is_checked_across_tiles_without_copies(monkeypatch):
@@ -307,8 +350,16 @@ def test_eigenvalues_ascend():
     ("matrix", "message"),
     [
         (np.ones((2, 3)), r"K must be a square matrix, got shape \(2, 3\)"),
-        (np.ones((0, 0)), r"K must be a square matrix, got shape \(0, 0\)"),
-        (np.ones((2, 3, 2, 3)), r"flattened by K\.reshape\(n \* t, n \* t\)"),
+        (np.ones((0, 0)), r"K must have at least one row, got an empty matrix"),
+        (np.ones((2, 3, 2, 3)), r"step axes .* by K\.reshape\(n \* t, n \* t\)\.$"),
+        (np.ones((3, 3, 2, 2)), r"; a kernel with output axes .* by K\.swapaxes\(1, 2\)\.resh"),
+        (
+            np.diag([1, np.longdouble("1e400")]),
+            r"K must be finite, got 1e\+400 at \(1, 1\), beyond float64",
+        ),
+        (jnp.eye(2, dtype=jnp.bfloat16), r"got bfloat16: convert it by K\.astype\('float32'\)"),
+        (Kernel(jnp.eye(2), jnp.eye(2)), r"K must be a matrix, got a Kernel: take its \.ntk"),
+        (np.ma.array(np.eye(2), mask=np.eye(2)), "K must have no masked entries"),
         (np.array([[1.0, 2.0], [2.5, 1.0]]), r"K must be symmetric, .* differ by 0\.5"),
         (np.diag([1.0, np.nan]), r"K must be finite, got nan at \(1, 1\)"),
         (np.eye(2, dtype=int), "K must be floating point, got int64"),
