@@ -60,7 +60,8 @@ class Arcs(NamedTuple):
 def arcs_between(k: float, one: Sphere, two: Sphere, angle: Array) -> Arcs:
     """By sines of differences, in which nothing cancels; docs/theory/infinite.md derives them."""
     e = angle * (2 * one.half_inverse * two.half_inverse)
-    e = jnp.where(e < 0, 0, jnp.where(e > 2, 2, e))
+    # Opposite inputs, as scalar tokens often are, have e = 2 up to rounding.
+    e = jnp.where(e < 0, 0, jnp.where(e > 2 - 16 * jnp.finfo(e.dtype).eps, 2, e))
     wide, aa = e * (2 - e), (one.root * two.root) ** 2
     big1, big2 = one.root**2, two.root**2
     gap = k * ((one.std - two.std) * one.rest) * ((one.std + two.std) * two.rest)
@@ -140,7 +141,7 @@ def gelu_pair(
     arcs = arcs_between(1.0, sphere1, sphere2, angle)
     std1, std2 = sphere1.std, sphere2.std
     a1, a2, covariance = std1 * std1, std2 * std2, std1 * std2 - angle / 2
-    spread = jnp.maximum(angle * (std1 * std2 - angle / 4), 0)  # a a' - c^2
+    spread = (std1 * std2) ** 2 * (arcs.e * (2 - arcs.e))  # a a' - c^2
     w = jnp.sqrt(1 + (a1 + a2) + spread)
     gap, uneven = (std1 - std2) * (std1 + std2), (std1 - std2) ** 2
 

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray, Real
 from tqdm import tqdm
 
-from rnntk import balls, gram, powers, rump, schur, sequences, spectrum
+from rnntk import balls, gram, powers, rump, schur, sequences, single, spectrum
 from rnntk.elman import ElmanRNN
 from rnntk.empirical import empirical_kernel
 from rnntk.infinite import infinite_kernel
@@ -84,9 +84,8 @@ def min_eigenvalue(
         rigorous: round every value to the safe side: the kernel's entries are enclosed in ball
             arithmetic, which needs python-flint (the extra ``certify``) and relu, leaky_relu, abs,
             linear or erf. Otherwise they are computed in float64 from the kernel in the dtype of
-            ``x``, with allowances for its rounding, n eps of the eigenvalues that enter: estimates,
-            which a kernel whose own entries are off by more, as those of ill-conditioned
-            activations between nearly opposite sequences may be, can exceed.
+            ``x``, with allowances for its rounding, n eps of the eigenvalues that enter, which are
+            estimates.
 
     Raises:
         ValueError: for bad tokens, and with ``rigorous`` for another activation.
@@ -113,7 +112,7 @@ def min_eigenvalue(
         kernel = infinite_kernel(rnn, tokens).ntk
         points = n * t if rnn.readout == "sequence" else n
         ntk = np.asarray(kernel, np.float64).reshape(points, points)
-        real = _Rounded(float(np.finfo(kernel.dtype).eps), 8 * t * rnn.depth)
+        real = _Rounded(float(np.finfo(kernel.dtype).eps), _roundings(rnn, tokens))
         orders = (tokens, sequences.reverse(tokens, None))[: 1 + rnn.bidirectional]
         directions = [schur.read(rnn, _frames(rnn, order, real), n, real) for order in orders]
         lower = schur.lower_bounds(rnn, directions, n, real)
@@ -168,7 +167,7 @@ class _Rounded:
     """Arithmetic of :mod:`rnntk.schur` in float64, with allowances for entries known to ``eps``."""
 
     eps: float
-    steps: int  # allowance for the recursion, in roundings
+    steps: float  # allowance for the recursion, in roundings
 
     def number(self, value: ArrayLike) -> float:
         return float(np.asarray(value))
@@ -202,6 +201,15 @@ class _Rounded:
             quotient = max(float(vector @ ntk @ vector) / float(vector @ vector), 0.0)
             bounds["residual"] = quotient + (n * self.eps + rounding) * size
         return bounds
+
+
+def _roundings(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> float:
+    """Of the recursion: eight a step, which opposite sequences of large variance can amplify."""
+    steps = 8.0 * x.shape[1] * rnn.depth
+    if rnn.phi.homogeneous:
+        return steps
+    largest = max(float(layer.std.max()) for layer in single.prepare(rnn, x, None).layers)
+    return steps * max(1.0, largest**2 / 10)
 
 
 def _frames(
