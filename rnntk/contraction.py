@@ -72,6 +72,8 @@ def _product(one: Factors, two: Factors) -> Float[Array, "n1 r1 n2 r2"]:
     # As steps are the outer axes, the sum over them runs along rows, which vectorizes.
     signals = jnp.tensordot(one.signals, two.signals, axes=(-1, -1), precision=PRECISION)
     reads = jnp.tensordot(one.reads, two.reads, axes=(-1, -1), precision=PRECISION)
+    # On a CPU, a product that is multiplied as it is written takes a fourth longer.
+    signals, reads = jax.lax.optimization_barrier((signals, reads))
     return (signals * reads[:, :, None, :, :, None]).sum(axis=(0, 3))
 
 

@@ -111,6 +111,9 @@ def _assemble(
     # The last panel reaches back over the one before it, so that one shape is compiled.
     rows, columns = starts(len(one.x), size1), starts(len(two.x), size2)
 
+    if len(rows) == len(columns) == 1 and plan.method == "gram":
+        return _at_once(rnn, params, one, two, average, mirror, plan)
+
     def find(batch: Batch, start: int, size: int) -> Gradients:
         cut = jax.tree.map(lambda v: v[start : start + size], batch)
         return gradients(rnn, params, cut, average)
@@ -134,6 +137,22 @@ def _assemble(
                 kernel = _store(kernel, block, i, j, mirror=mirror)
     assert kernel is not None
     return kernel
+
+
+@partial(jax.jit, static_argnames=("average", "mirror", "plan"))
+def _at_once(
+    rnn: ElmanRNN,
+    params: Params,
+    one: Batch,
+    two: Batch,
+    average: bool,
+    mirror: bool,
+    plan: Plan,
+) -> Kernel:
+    """The kernel of one block in one program, as small kernels are soon done."""
+    side1 = gradients(rnn, params, one, average)
+    side2 = side1 if mirror else gradients(rnn, params, two, average)
+    return _block(rnn, params, side1, side2, average, mirror, plan)
 
 
 def _block(

@@ -204,7 +204,7 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
     one, two, layers = sizes.one, sizes.two, sizes.layers
     size1, size2 = min(panel, one.n), min(panel, two.n)
     steps = max(one.t, two.t) * max(one.r, two.r)
-    rows = 320 if sizes.cpu else 4096  # of a Gram matrix; two of them stay in a core's cache
+    rows = 640 if sizes.cpu else 4096  # of a Gram matrix; two of them stay in the cores' cache
     tile = math.ceil(panel / math.ceil(panel / max(1, rows // steps)))
     chosen = Plan(method, 0.0, 0, panel, keep, tile, units)
     panels1, panels2 = math.ceil(one.n / size1), math.ceil(two.n / size2)
