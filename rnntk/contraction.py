@@ -11,6 +11,7 @@ Neither needs memory for n c k numbers. docs/theory/empirical.md compares the tw
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from rnntk.parallel import CORES, in_threads
 from rnntk.sequences import is_concrete
 
 Layers = tuple[Factors, ...]
+UNROLLED = 64  # products of tiles; in a loop each tile would be cut out again and again
 
 
 @partial(jax.jit, static_argnames=("tile", "mirror"))
@@ -42,21 +44,26 @@ def gram(one: Layers, two: Layers, tile: int, mirror: bool) -> Float[Array, "n1 
         if not mirror or i <= j  # the last diagonal tile comes last, and is symmetric
     ]
 
-    def step(kernel: Array, corner: Int[Array, " 2"]) -> tuple[Array, None]:
-        i, j = corner[0], corner[1]
-        part = jnp.zeros((tile1, r1, tile2, r2), kernel.dtype)
-        for factors1, factors2 in zip(one, two, strict=True):
-            part = part + _product(_cut(factors1, i, tile1), _cut(factors2, j, tile2))
+    def add(kernel: Array, sides: tuple[list[Factors], list[Factors]], i: Any, j: Any) -> Array:
+        part = sum(map(_product, *sides), jnp.zeros((tile1, r1, tile2, r2), kernel.dtype))
         if mirror:
             part = jnp.where(i == j, symmetric(part), part)
             transposed = part.transpose(2, 3, 0, 1)
             kernel = jax.lax.dynamic_update_slice(kernel, transposed, (j, 0, i, 0))
-        return jax.lax.dynamic_update_slice(kernel, part, (i, 0, j, 0)), None
+        return jax.lax.dynamic_update_slice(kernel, part, (i, 0, j, 0))
 
-    start = jnp.zeros((n1, r1, n2, r2), one[0].signals.dtype)
-    if len(corners) == 1:
-        return step(start, jnp.asarray(corners[0]))[0]
-    return jax.lax.scan(step, start, jnp.asarray(corners))[0]
+    def step(kernel: Array, corner: Int[Array, " 2"]) -> tuple[Array, None]:
+        i, j = corner[0], corner[1]
+        return add(kernel, (_cut(one, i, tile1), _cut(two, j, tile2)), i, j), None
+
+    kernel = jnp.zeros((n1, r1, n2, r2), one[0].signals.dtype)
+    if len(corners) > UNROLLED:
+        return jax.lax.scan(step, kernel, jnp.asarray(corners))[0]
+    rows = {i: _cut(one, i, tile1) for i, _ in corners}
+    columns = {j: _cut(two, j, tile2) for _, j in corners}
+    for i, j in corners:
+        kernel = add(kernel, (rows[i], columns[j]), i, j)
+    return kernel
 
 
 def starts(n: int, size: int) -> list[int]:
@@ -64,8 +71,11 @@ def starts(n: int, size: int) -> list[int]:
     return [min(start, n - size) for start in range(0, n, size)]
 
 
-def _cut(factors: Factors, start: Array, size: int) -> Factors:
-    return jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, size, axis=1), factors)
+def _cut(layers: Layers, start: Any, size: int) -> list[Factors]:
+    return [
+        jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, size, axis=1), factors)
+        for factors in layers
+    ]
 
 
 def _product(one: Factors, two: Factors) -> Float[Array, "n1 r1 n2 r2"]:

@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from rnntk import sequences
@@ -92,8 +92,8 @@ def empirical_kernel(
         key = None if key is None else jax.random.fold_in(key, SECOND)
         two = Batch(x2, lengths2, sequence_keys(rnn, key, len(x2)))
     average = outputs == "mean"
-    kernel = _shaped(rnn, _assemble(rnn, params, one, two, average, chosen), average)
-    if sequences.is_concrete(kernel.ntk) and not bool(jnp.isfinite(kernel.ntk).all()):
+    kernel, finite = _shaped(rnn, _assemble(rnn, params, one, two, average, chosen), average)
+    if sequences.is_concrete(finite) and not bool(finite):
         raise FloatingPointError(
             f"The empirical kernel overflows {x1.dtype}: states or gradients grow by a constant "
             "factor a step. Reduce w_std or the tokens, or use shorter sequences."
@@ -217,12 +217,13 @@ def _store(
     return jax.tree.map(put, kernel, block)
 
 
-def _shaped(rnn: ElmanRNN, kernel: Kernel, average: bool) -> Kernel:
-    """Axes for steps and outputs where the call has them, both outputs last."""
+@partial(jax.jit, static_argnames="average")
+def _shaped(rnn: ElmanRNN, kernel: Kernel, average: bool) -> tuple[Kernel, Bool[Array, ""]]:
+    """Axes for steps and outputs where the call has them, both outputs last; is all finite?"""
     (n1, s1, n2, s2), outputs = kernel.nngp.shape, kernel.ntk.shape[1] // kernel.nngp.shape[1]
     shape = (n1, s1, n2, s2) if rnn.readout == "sequence" else (n1, n2)
-    nngp = kernel.nngp.reshape(shape)
+    nngp, finite = kernel.nngp.reshape(shape), jnp.isfinite(kernel.ntk).all()
     if average:
-        return Kernel(kernel.ntk.reshape(shape), nngp)
+        return Kernel(kernel.ntk.reshape(shape), nngp), finite
     full = kernel.ntk.reshape(n1, s1, outputs, n2, s2, outputs).transpose(0, 1, 3, 4, 2, 5)
-    return Kernel(full.reshape(*shape, outputs, outputs), nngp)
+    return Kernel(full.reshape(*shape, outputs, outputs), nngp), finite

@@ -304,11 +304,10 @@ def advance(
     """One step of the recursion, from before a cell to behind it.
 
     If it has ``entered`` the cell, all groups are trained and the first state is ang(L) already.
-    Returns ang(L), dist(T) of the pre-activations and ang(K), dist(B) of the states, by layer.
+    Returns ang(L), ang(T) of the pre-activations and ang(K), ang(B) of the states, by layer.
     """
     rnn, scales, (s1, s2) = both.rnn, both.scales, where
     w, u = (jnp.asarray(std, both.one.layers[0].std.dtype) for std in (rnn.w_std, rnn.u_std))
-    groups = [g for g in ("W", "U") if g in rnn.trainable]
     inside: list[Pairs] = []
     behind: list[Pairs] = []
     for number, old in enumerate(pairs):
@@ -321,7 +320,7 @@ def advance(
         back = Part(scales.w2 * old.tangent, w * layer1.back_before, w * layer2.back_before)
         own, bias2 = [Part(angle, layer1.std, layer2.std)], None
         if not {"W", "U", "b"} <= set(rnn.trainable):
-            own = [dict(zip("WU", parts, strict=True))[g] for g in groups]
+            own = [part for group, part in zip("WU", parts, strict=True) if group in rnn.trainable]
             bias2 = scales.b2 if "b" in rnn.trainable else None
         own.append(back)
         if behind:

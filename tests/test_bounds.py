@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnntk import ElmanRNN, bounds, datasets, infinite_kernel, powers
+from rnntk import ElmanRNN, bounds, datasets, infinite_kernel, powers, spectrum
 from rnntk.activations import leaky_relu
 from rnntk.certified import certify
 from rnntk.rigorous import Enclosed
@@ -413,3 +413,14 @@ def test_small_norms_matter_behind_a_fixed_token_only():
     x = datasets.unit_tokens(key, 40, 8, 8)
     plain = [share(eps * x) for eps in levels]
     np.testing.assert_allclose(plain, plain[0], rtol=1e-8)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("scale", [1e3, 1e5, 1e8])
+def test_saturated_erf_between_parallel_and_opposite_sequences(scale):
+    rnn = ElmanRNN("erf", b_std=0.3)
+    for seed in range(3):
+        x = scale * np.random.default_rng(seed).standard_normal((3, 2, 1))
+        exact, found = spectrum.certify(rnn, x), bounds.min_eigenvalue(rnn, x)
+        assert max(found.lower.values()) <= exact.upper
+        assert min(found.upper.values()) >= exact.lower

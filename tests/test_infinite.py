@@ -118,6 +118,18 @@ def test_parallel_sequences_keep_their_digits(kind):
         assert error < bound * np.abs(expected).max()
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("scale", [1e-3, 1e-8])
+def test_unequal_norms_keep_their_digits(scale):
+    # an entry's error is relative to the norms' product, not to the larger norm
+    x = draw(4, 3) * np.array([1, 1, scale, scale])[:, None, None]
+    for dtype, bound in ((np.float64, 4e-15), (np.float32, 2e-6)):
+        ntk = np.asarray(infinite_kernel(ElmanRNN(), x.astype(dtype)).ntk, np.float64)
+        expected = mpmath_kernel(x.astype(dtype))
+        norms = np.sqrt(np.diagonal(expected))
+        assert (np.abs(ntk - expected) < bound * np.outer(norms, norms)).all()
+
+
 def dot(a, b):
     return mpmath.fsum(mpmath.mpf(float(p)) * float(q) for p, q in zip(a, b, strict=True))
 
@@ -328,6 +340,39 @@ def test_off_criticality_is_an_error_that_names_the_step(w_std, word, remedy):
     x[:, 1:] = 0
     with pytest.raises(FloatingPointError, match=rf"{word} float32 at step \d+.*{remedy}"):
         infinite_kernel(ElmanRNN(w_std=w_std), x)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("w_std", [0.3, 3.0])
+def test_padding_of_any_length_changes_nothing(w_std):
+    # 700 steps would overflow, or underflow
+    rnn, lengths = ElmanRNN(w_std=w_std, readout="mean"), np.array([2, 3])
+
+    def kernel(rnn, t):
+        return infinite_kernel(rnn, jnp.ones((2, t, 1)), lengths1=lengths).ntk
+
+    np.testing.assert_array_equal(kernel(rnn, 700), kernel(rnn, 3))
+    slopes = [jax.grad(lambda rnn, t=t: kernel(rnn, t).sum())(rnn).w_std for t in (3, 700)]
+    np.testing.assert_allclose(slopes[1], slopes[0], rtol=1e-14)
+
+
+@pytest.mark.usefixtures("x64")
+def test_zero_variances_that_are_no_underflow():
+    # tokens of zero that follow others, with nothing remembered; states below that nothing reads
+    x = np.array([[[1.0], [0.0]]])
+    rnn = ElmanRNN(w_std=0.0, readout="mean")
+    assert infinite_kernel(rnn, x).ntk[0, 0] == pytest.approx(2 / 4, rel=1e-15)
+    deep = ElmanRNN("sigmoid", u_std=0.0, depth=2)
+    # sigmoid(0)^2 at the first step, as no variance enters
+    assert infinite_kernel(deep, x[:, :1]).nngp[0, 0] == pytest.approx(1 / 4, rel=1e-12)
+
+
+def test_function_without_values_is_not_called_an_overflow_of_signals():
+    rnn = ElmanRNN(
+        rnntk.activations.Activation("odd", jnp.sin, lambda a: a + jnp.nan, 1.0, tuple, None)
+    )
+    with pytest.raises(FloatingPointError, match="of which odd makes nan"):
+        infinite_kernel(rnn, np.ones((2, 3, 1), np.float32))
 
 
 def test_bad_input():
