@@ -57,14 +57,14 @@ class Marginal(NamedTuple):
 
 def safe_sqrt(v: Array) -> Array:
     """Square root with gradient 0, instead of infinity, at 0; negative rounding counts as 0."""
-    positive = v > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, v, 1)), 0)
+    zero = v <= 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, v)))
 
 
 def safe_inverse(v: Array) -> Array:
     """1 / v, and 0 at 0."""
-    positive = v > 0
-    return jnp.where(positive, 1 / jnp.where(positive, v, 1), 0)
+    zero = v <= 0
+    return jnp.where(zero, 0, 1 / jnp.where(zero, 1, v))
 
 
 def derivative(fn: Fn, u: Array) -> Array:
