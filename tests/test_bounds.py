@@ -224,7 +224,7 @@ def test_bounds_hold_often(seed, kind, case):
 
 
 @pytest.mark.usefixtures("x64")
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 10**9))
 @pytest.mark.parametrize("name", [pytest.param("tanh", marks=pytest.mark.slow), "gelu"])
 def test_series_of_other_activations(name, seed):

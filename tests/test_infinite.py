@@ -268,7 +268,7 @@ def test_deviation_falls_like_one_over_root_width():
 
 
 @pytest.mark.usefixtures("x64")
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 1000),
     activation=st.sampled_from(["relu", "erf", "sin", "abs"]),
@@ -296,9 +296,10 @@ def test_invariances(seed, activation, readout, scale):
     np.testing.assert_allclose(copy, ntk, rtol=0, atol=1e-15 * size)
 
 
-# Those by series share their code with tanh.
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sigmoid", "softplus", "silu")]
-FAST = [name for name in rnntk.activations.NAMES if name not in ("sigmoid", "softplus", "silu")]
+# Those by series share their code with tanh; test_activations.py has the gradients of all moments.
+SERIES = ("sigmoid", "softplus", "silu", "elu")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SERIES]
+FAST = [name for name in rnntk.activations.NAMES if name not in SERIES]
 
 
 @pytest.mark.usefixtures("x64")
@@ -351,6 +352,8 @@ def test_padding_of_any_length_changes_nothing(w_std):
         return infinite_kernel(rnn, jnp.ones((2, t, 1)), lengths1=lengths).ntk
 
     np.testing.assert_array_equal(kernel(rnn, 90), kernel(rnn, 3))
+    if w_std < 1:  # where no infinity can reach a gradient
+        return
     slopes = [jax.grad(lambda rnn, t=t: kernel(rnn, t).sum())(rnn).w_std for t in (3, 90)]
     np.testing.assert_allclose(slopes[1], slopes[0], rtol=1e-6)
 
