@@ -28,6 +28,8 @@ from rnntk.elman import (
 from rnntk.kernel import Kernel, symmetric
 from rnntk.planning import Plan, plan
 
+BRIEF = 2e8  # operations: about a millisecond, for which threads cost more than they gain
+
 
 def empirical_kernel(
     rnn: ElmanRNN,
@@ -111,7 +113,7 @@ def _assemble(
     # The last panel reaches back over the one before it, so that one shape is compiled.
     rows, columns = starts(len(one.x), size1), starts(len(two.x), size2)
 
-    if len(rows) == len(columns) == 1 and plan.method == "gram":
+    if len(rows) == len(columns) == 1 and (plan.method == "gram" or plan.cost < BRIEF):
         return _at_once(rnn, params, one, two, average, mirror, plan)
 
     def find(batch: Batch, start: int, size: int) -> Gradients:

@@ -21,8 +21,8 @@ METHODS = ("auto", "gram", "jacobian")
 OUTPUTS = ("mean", "full")
 PANEL = 512  # sequences; larger ones gain no speed, and leave progress unseen for longer
 
-# Time of an operation, over that of one in a large matrix product; docs/theory/empirical.md says
-# how they were measured.
+# Time of an operation, over that of one in a large matrix product: chosen so that plans agree with
+# the crossovers measured in docs/theory/empirical.md.
 FORM = 2.5  # forming gradients, one small product for each sequence
 MULTIPLY = 1.5  # multiplying them, products with few rows and long columns
 BACKPROPAGATE = 2.0
