@@ -17,7 +17,7 @@ from rnntk.activations import leaky_relu
 from rnntk.certified import certify
 from rnntk.rigorous import Enclosed
 
-DIGITS = 60
+DIGITS = 100  # of which acos loses half between parallel points
 EVERY = {"schur", "schur_series", "schur_both", "schur_split", "schur_time"} | {
     f"{kind}{time}" for kind in ("series", "separation") for time in ("", "_time")
 }
