@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: light optimization halves their time.
@@ -31,6 +32,21 @@ def x64() -> Iterator[None]:
     """Float64 on the device, for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def lenient() -> Iterator[None]:
+    """Implicit promotion of dtypes and ranks, which neural-tangents relies on."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def nt() -> ModuleType:
+    """neural-tangents on this JAX."""
+    from rnntk import interop  # not above: the annotations of what is imported here go unchecked
+
+    return interop.neural_tangents()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,17 +18,7 @@ import scipy.special
 from rnntk import ElmanRNN, infinite_kernel, interop
 from rnntk.activations import leaky_relu
 
-
-@pytest.fixture(autouse=True)
-def lenient():
-    """neural-tangents promotes dtypes and ranks implicitly."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
-@pytest.fixture
-def nt():
-    return interop.neural_tangents()
+pytestmark = pytest.mark.usefixtures("lenient")
 
 
 @pytest.fixture

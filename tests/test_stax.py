@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from rnntk import ElmanRNN, empirical_kernel, infinite_kernel, interop, predict
+from rnntk import ElmanRNN, empirical_kernel, infinite_kernel, predict
 
 X = np.random.default_rng(0).standard_normal((6, 4, 3)).astype(np.float32)
 Y = np.random.default_rng(1).standard_normal((4, 2)).astype(np.float32)
@@ -17,16 +17,7 @@ TRAIN, TEST = X[:4], X[4:]
 RNN = ElmanRNN("erf", b_std=0.3)
 
 
-@pytest.fixture(autouse=True)
-def lenient():
-    """neural-tangents promotes dtypes and ranks implicitly."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
-@pytest.fixture
-def nt():
-    return interop.neural_tangents()
+pytestmark = pytest.mark.usefixtures("lenient")
 
 
 # --- The three functions
