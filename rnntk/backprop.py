@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from rnntk.elman import ElmanRNN, Forward, Params, forward, networks
@@ -33,8 +34,8 @@ class Factors(NamedTuple):
         reads: what W, U and the bias of the layer read, scaled, side by side.
     """
 
-    signals: Float[Array, "t n r c"]
-    reads: Float[Array, "t n k"]
+    signals: Float[Array, "n r t c"]
+    reads: Float[Array, "n t k"]
 
 
 class Gradients(NamedTuple):
@@ -50,8 +51,15 @@ class Gradients(NamedTuple):
     features: tuple[Float[Array, "n s m"], ...]
 
 
-@partial(jax.jit, static_argnames="average")
-def gradients(rnn: ElmanRNN, params: Params, batch: Batch, average: bool) -> Gradients:
+@partial(jax.jit, static_argnames=("average", "size"))
+def gradients(
+    rnn: ElmanRNN,
+    params: Params,
+    batch: Batch,
+    average: bool,
+    start: Int[ArrayLike, ""] = 0,
+    size: int | None = None,
+) -> Gradients:
     """One forward pass, and one backward pass over time for all sequences.
 
     Args:
@@ -59,21 +67,25 @@ def gradients(rnn: ElmanRNN, params: Params, batch: Batch, average: bool) -> Gra
         params: its parameters.
         batch: the sequences.
         average: contract the outputs, to average the kernel over them.
+        start: the first sequence of which gradients are wanted.
+        size: how many; all if omitted.
     """
+    if size is not None:
+        batch = jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, size), batch)
     x = batch.x
     n, t, _ = x.shape
     o, m = networks(rnn, params)[0]["V"].shape
-    shifts = [[jnp.zeros((n, t, m), x.dtype)] * rnn.depth for _ in networks(rnn, params)]
+    shifts = [[jnp.zeros((t, n, m), x.dtype)] * rnn.depth for _ in networks(rnn, params)]
 
     def run(shifts: list[list[Array]]) -> tuple[Array, Forward]:
         result = forward(rnn, params, x, batch.lengths, batch.keys, shifts)
         return result.output, result
 
-    def arrange(signal: Float[Array, "coordinates n t m"]) -> Float[Array, "t n r c"]:
+    def arrange(signal: Float[Array, "coordinates t n m"]) -> Float[Array, "n r t c"]:
         if not average:
-            return signal.transpose(2, 1, 0, 3)
-        signal = signal.reshape(-1, o, n, t, m).transpose(3, 2, 0, 1, 4)
-        return signal.reshape(t, n, -1, o * m) / math.sqrt(o)
+            return signal.transpose(2, 0, 1, 3)
+        signal = signal.reshape(-1, o, t, n, m).transpose(3, 0, 2, 1, 4)
+        return signal.reshape(n, -1, t, o * m) / math.sqrt(o)
 
     v_scale = jnp.asarray(rnn.v_std, x.dtype) / math.sqrt(m)
     if set(rnn.trainable) == {"V"}:
@@ -93,11 +105,10 @@ def gradients(rnn: ElmanRNN, params: Params, batch: Batch, average: bool) -> Gra
 
 
 def _features(result: Forward, scale: Array) -> tuple[Float[Array, "n s m"], ...]:
-    n, m = len(result.output), result.features[0].shape[-1]
-    return tuple(scale * features.reshape(n, -1, m) for features in result.features)
+    return tuple(scale * features.swapaxes(0, 1) for features in result.features)
 
 
-def _reads(rnn: ElmanRNN, result: Forward, direction: int, layer: int) -> Float[Array, "t n k"]:
+def _reads(rnn: ElmanRNN, result: Forward, direction: int, layer: int) -> Float[Array, "n t k"]:
     states, tokens = result.states[direction][layer], result.tokens[direction][layer]
     states, tokens = states.swapaxes(0, 1), tokens.swapaxes(0, 1)
     dtype, m = states.dtype, states.shape[-1]
@@ -108,3 +119,11 @@ def _reads(rnn: ElmanRNN, result: Forward, direction: int, layer: int) -> Float[
         "b": jnp.broadcast_to(jnp.asarray(rnn.b_std, dtype), (*states.shape[:2], 1)),
     }
     return jnp.concatenate([reads[g] for g in rnn.trainable if g in reads], axis=-1)
+
+
+@partial(jax.jit, static_argnames="n")
+def join(parts: tuple[Gradients, ...], n: int) -> Gradients:
+    """The gradients of n sequences, from parts of one size, the last of which may reach back."""
+    size = len(parts[0].features[0])
+    skipped = len(parts) * size - n
+    return jax.tree.map(lambda *v: jnp.concatenate([*v[:-1], v[-1][skipped:]]), *parts)

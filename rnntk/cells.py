@@ -242,8 +242,10 @@ def _factors(
     basis = jnp.eye(o, dtype=x.dtype)[:, None, :] / jnp.sqrt(jnp.asarray(o, x.dtype))
     signals = jax.vmap(lambda one: pull(jnp.broadcast_to(one, last.shape))[0])(basis)
     return tuple(
-        # (o, t, n, c) to (t, n, 1, o c): the outputs are contracted with the units
-        Factors(signals[name].transpose(1, 2, 0, 3).reshape(t, n, 1, -1), reads[name])
+        # (o, t, n, c) to (n, 1, t, o c): the outputs are contracted with the units
+        Factors(
+            signals[name].transpose(2, 1, 0, 3).reshape(n, 1, t, -1), reads[name].swapaxes(0, 1)
+        )
         for name in params
     )
 

@@ -22,10 +22,10 @@ from jaxtyping import Array, Float, Int
 from rnntk.backprop import Factors
 from rnntk.elman import PRECISION
 from rnntk.kernel import symmetric
-from rnntk.parallel import CORES, in_threads
-from rnntk.sequences import is_concrete
+from rnntk.parallel import cores, in_threads
 
 Layers = tuple[Factors, ...]
+HALVED = 256  # rows from which on the upper half of a product takes less time than all of it
 UNROLLED = 64  # products of tiles; in a loop each tile would be cut out again and again
 
 
@@ -33,37 +33,41 @@ UNROLLED = 64  # products of tiles; in a loop each tile would be cut out again a
 def gram(one: Layers, two: Layers, tile: int, mirror: bool) -> Float[Array, "n1 r1 n2 r2"]:
     """The sum over layers, ``tile`` sequences a side at a time.
 
-    The last tile reaches back over the one before it, so that one shape is compiled.
+    Where it is a loop, the last tile reaches back over the one before it, to have one shape.
     """
-    (n1, r1), (n2, r2) = (layers[0].signals.shape[1:3] for layers in (one, two))
+    (n1, r1), (n2, r2) = (layers[0].signals.shape[:2] for layers in (one, two))
+    dtype = one[0].signals.dtype
     tile1, tile2 = min(tile, n1), min(tile, n2)
-    corners = [
-        (i, j)
-        for i in starts(n1, tile1)
-        for j in starts(n2, tile2)
-        if not mirror or i <= j  # the last diagonal tile comes last, and is symmetric
-    ]
+    rows, columns = range(0, n1, tile1), range(0, n2, tile2)
 
-    def add(kernel: Array, sides: tuple[list[Factors], list[Factors]], i: Any, j: Any) -> Array:
-        part = sum(map(_product, *sides), jnp.zeros((tile1, r1, tile2, r2), kernel.dtype))
-        if mirror:
-            part = jnp.where(i == j, symmetric(part), part)
-            transposed = part.transpose(2, 3, 0, 1)
-            kernel = jax.lax.dynamic_update_slice(kernel, transposed, (j, 0, i, 0))
-        return jax.lax.dynamic_update_slice(kernel, part, (i, 0, j, 0))
+    def part(side1: list[Factors], side2: list[Factors]) -> Float[Array, "m1 r1 m2 r2"]:
+        return sum(map(_product, side1[1:], side2[1:]), _product(side1[0], side2[0]))
 
     def step(kernel: Array, corner: Int[Array, " 2"]) -> tuple[Array, None]:
         i, j = corner[0], corner[1]
-        return add(kernel, (_cut(one, i, tile1), _cut(two, j, tile2)), i, j), None
+        found = part(_cut(one, i, tile1), _cut(two, j, tile2))
+        return jax.lax.dynamic_update_slice(kernel, found, (i, 0, j, 0)), None
 
-    kernel = jnp.zeros((n1, r1, n2, r2), one[0].signals.dtype)
-    if len(corners) > UNROLLED:
-        return jax.lax.scan(step, kernel, jnp.asarray(corners))[0]
-    rows = {i: _cut(one, i, tile1) for i, _ in corners}
-    columns = {j: _cut(two, j, tile2) for _, j in corners}
-    for i, j in corners:
-        kernel = add(kernel, (rows[i], columns[j]), i, j)
-    return kernel
+    if len(rows) * len(columns) <= UNROLLED:
+        sides1 = [_cut(one, i, min(tile1, n1 - i)) for i in rows]
+        sides2 = sides1 if mirror else [_cut(two, j, min(tile2, n2 - j)) for j in columns]
+        blocks = [
+            [
+                jnp.zeros((min(tile1, n1 - i), r1, min(tile2, n2 - j), r2), dtype)
+                if mirror and j < i
+                else part(side1, side2)
+                for j, side2 in zip(columns, sides2, strict=True)
+            ]
+            for i, side1 in zip(rows, sides1, strict=True)
+        ]
+        kernel = jnp.concatenate([jnp.concatenate(row, axis=2) for row in blocks])
+    else:
+        corners = [
+            (i, j) for i in starts(n1, tile1) for j in starts(n2, tile2) if not mirror or i <= j
+        ]
+        empty = jnp.zeros((n1, r1, n2, r2), dtype)
+        kernel = jax.lax.scan(step, empty, jnp.asarray(corners))[0]
+    return symmetric(kernel) if mirror else kernel
 
 
 def starts(n: int, size: int) -> list[int]:
@@ -73,18 +77,17 @@ def starts(n: int, size: int) -> list[int]:
 
 def _cut(layers: Layers, start: Any, size: int) -> list[Factors]:
     return [
-        jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, size, axis=1), factors)
+        jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, size), factors)
         for factors in layers
     ]
 
 
 def _product(one: Factors, two: Factors) -> Float[Array, "n1 r1 n2 r2"]:
-    # As steps are the outer axes, the sum over them runs along rows, which vectorizes.
     signals = jnp.tensordot(one.signals, two.signals, axes=(-1, -1), precision=PRECISION)
     reads = jnp.tensordot(one.reads, two.reads, axes=(-1, -1), precision=PRECISION)
     # On a CPU, a product that is multiplied as it is written takes a fourth longer.
     signals, reads = jax.lax.optimization_barrier((signals, reads))
-    return (signals * reads[:, :, None, :, :, None]).sum(axis=(0, 3))
+    return (signals * reads[:, None, :, :, None, :]).sum(axis=(2, 5))
 
 
 def jacobian(one: Layers, two: Layers, units: int, mirror: bool) -> Float[Array, "n1 r1 n2 r2"]:
@@ -92,8 +95,8 @@ def jacobian(one: Layers, two: Layers, units: int, mirror: bool) -> Float[Array,
 
     XLA forms the gradients of a batch on one core of a CPU, so every core gets rows of its own.
     """
-    (n1, r1), (n2, r2) = (layers[0].signals.shape[1:3] for layers in (one, two))
-    workers = workers_of(one)
+    (n1, r1), (n2, r2) = (layers[0].signals.shape[:2] for layers in (one, two))
+    workers = cores(one[0].signals)
     total = jnp.zeros((n1 * r1, n2 * r2), one[0].signals.dtype)
     for factors1, factors2 in zip(one, two, strict=True):
         c = factors1.signals.shape[-1]
@@ -101,7 +104,8 @@ def jacobian(one: Layers, two: Layers, units: int, mirror: bool) -> Float[Array,
         firsts = np.arange(0, c, size)
         share = -(-len(firsts) // workers)
         firsts = np.pad(firsts, (0, share * workers - len(firsts)), constant_values=c)
-        rows = partial(_rows, factors1, factors2, size=size, mirror=mirror)
+        even = len(firsts) * size == c
+        rows = partial(_rows, factors1, factors2, size=size, even=even, mirror=mirror)
         if workers == 1:
             total = total + rows(firsts)
         else:
@@ -111,33 +115,29 @@ def jacobian(one: Layers, two: Layers, units: int, mirror: bool) -> Float[Array,
     return (symmetric(total) if mirror else total).reshape(n1, r1, n2, r2)
 
 
-def workers_of(layers: Layers) -> int:
-    """How many threads :func:`jacobian` runs."""
-    signals = layers[0].signals
-    devices = list(signals.devices()) if is_concrete(signals) else []
-    return CORES if [device.platform for device in devices] == ["cpu"] else 1
-
-
-@partial(jax.jit, static_argnames=("size", "mirror"))
+@partial(jax.jit, static_argnames=("size", "even", "mirror"))
 def _rows(
-    one: Factors, two: Factors, firsts: Int[ArrayLike, " chunks"], size: int, mirror: bool
+    one: Factors,
+    two: Factors,
+    firsts: Int[ArrayLike, " chunks"],
+    size: int,
+    even: bool,
+    mirror: bool,
 ) -> Float[Array, "n1_r1 n2_r2"]:
     """Inner products of the gradients' rows from each of ``firsts`` on, ``size`` of them.
 
-    The last rows reach back, without those that were counted before. If ``mirror``, only the upper
-    half of the result is complete.
+    Unless the chunks are ``even``, the last rows reach back, without those that were counted
+    before. If ``mirror``, only the upper half of the result is complete.
     """
-    (_, n1, r1, c), (_, n2, r2, _) = one.signals.shape, two.signals.shape
-    half = n1 * r1 // 2 if mirror else 0
-
-    # The products are one for each sequence: its own steps together, once for all.
-    one, two = (side._replace(reads=side.reads.swapaxes(0, 1)) for side in (one, two))
+    (n1, r1, _, c), (n2, r2, _, _) = one.signals.shape, two.signals.shape
+    half = n1 * r1 // 2 if mirror and n1 * r1 >= HALVED else 0
 
     def form(factors: Factors, first: Array) -> Float[Array, "n_r size_k"]:
         start = jnp.minimum(first, c - size)
         signals = jax.lax.dynamic_slice_in_dim(factors.signals, start, size, axis=3)
-        signals = jnp.where(start + jnp.arange(size) >= first, signals, 0)
-        gradient = jnp.einsum("tirc,itk->irck", signals, factors.reads, precision=PRECISION)
+        if not even:
+            signals = jnp.where(start + jnp.arange(size) >= first, signals, 0)
+        gradient = jnp.einsum("irtc,itk->irck", signals, factors.reads, precision=PRECISION)
         return gradient.reshape(gradient.shape[0] * gradient.shape[1], -1)
 
     def step(total: Array, first: Array) -> tuple[Array, None]:

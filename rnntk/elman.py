@@ -393,13 +393,13 @@ def sequence_keys(rnn: ElmanRNN, key: PRNGKeyArray | None, n: int) -> Array | No
 
 
 class Forward(NamedTuple):
-    """A forward pass, network by network (one, or two if bidirectional).
+    """A forward pass, network by network (one, or two if bidirectional), steps first.
 
     Attributes:
         output: shape (n, o), or (n, t, o) for "sequence".
-        features: what each readout matrix V reads, shape (n, m), or (n, t, m) for "sequence".
-        states: for each network and layer, what W reads: the states one step earlier, (n, t, m).
-        tokens: for each network and layer, what U reads, (n, t, d) or (n, t, m).
+        features: what each readout matrix V reads, shape (1, n, m), or (t, n, m) for "sequence".
+        states: for each network and layer, what W reads: the states one step earlier, (t, n, m).
+        tokens: for each network and layer, what U reads, (t, n, d) or (t, n, m).
     """
 
     output: Array
@@ -416,7 +416,7 @@ def forward(
     keys: Array | None,
     shifts: list[list[Array]] | None = None,
 ) -> Forward:
-    """Run the network; ``shifts`` (n, t, m), by network and layer, add to the pre-activations.
+    """Run the network; ``shifts`` (t, n, m), by network and layer, add to the pre-activations.
 
     The gradients of the shifts are the backpropagated signals. A backward network's states and
     signals are in the order in which it reads.
@@ -424,7 +424,7 @@ def forward(
     output = jnp.zeros((), x.dtype)
     result = Forward(output, [], [], [])
     for direction, network in enumerate(networks(rnn, params)):
-        states = sequences.reverse(x, lengths) if direction else x
+        states = (sequences.reverse(x, lengths) if direction else x).swapaxes(0, 1)
         result.states.append([])
         result.tokens.append([])
         for index, layer in enumerate(layers(rnn, network)):
@@ -435,19 +435,22 @@ def forward(
             shift = jnp.zeros((), x.dtype) if shifts is None else shifts[direction][index]
             tokens = states
             states = _layer(rnn, layer, tokens, h0, scale, shift)
-            result.states[-1].append(jnp.concatenate([h0[:, None], states[:, :-1]], axis=1))
+            first = jnp.zeros(states.shape[1:], x.dtype) if h0 is None else h0
+            result.states[-1].append(jnp.concatenate([first[None], states[:-1]]))
             result.tokens[-1].append(tokens)
         if direction and rnn.readout == "sequence":
-            states = sequences.reverse(states, lengths)
+            states = sequences.reverse(states.swapaxes(0, 1), lengths).swapaxes(0, 1)
         result.features.append(_readout(rnn, states, lengths))
         v = network["V"].astype(x.dtype) * (jnp.asarray(rnn.v_std, x.dtype) / math.sqrt(m))
         output = output + jnp.matmul(result.features[-1], v.T, precision=PRECISION)
+    output = output.swapaxes(0, 1) if rnn.readout == "sequence" else output[0]
     return result._replace(output=output)
 
 
 def _initial_state(
     rnn: ElmanRNN, layer: Params, n: int, dtype: jnp.dtype, keys: Array | None, number: int
-) -> Float[Array, "n m"]:
+) -> Float[Array, "n m"] | None:
+    """What W reads at the first step; None if it is zero."""
     (m,) = layer["b"].shape
     if rnn.initial_state == "shared":
         return jnp.broadcast_to(rnn.initial_state_std * layer["h0"].astype(dtype), (n, m))
@@ -455,20 +458,20 @@ def _initial_state(
         keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
         draws = jax.vmap(lambda key: jax.random.normal(key, (m,), dtype))(keys)
         return rnn.initial_state_std * draws
-    return jnp.zeros((n, m), dtype)
+    return None
 
 
 def _layer(
     rnn: ElmanRNN,
     layer: Params,
-    tokens: Float[Array, "n t k"],
-    h0: Float[Array, "n m"],
+    tokens: Float[Array, "t n k"],
+    h0: Float[Array, "n m"] | None,
     u_scale: Array,
     shift: Array,
-) -> Float[Array, "n t m"]:
+) -> Float[Array, "t n m"]:
     """States of one layer; the tokens' share of all steps is one matrix product."""
-    dtype = tokens.dtype
-    w = layer["W"].astype(dtype) * (jnp.asarray(rnn.w_std, dtype) / math.sqrt(h0.shape[1]))
+    dtype, m = tokens.dtype, layer["b"].shape[0]
+    w = layer["W"].astype(dtype) * (jnp.asarray(rnn.w_std, dtype) / math.sqrt(m))
     drive = u_scale * jnp.matmul(tokens, layer["U"].astype(dtype).T, precision=PRECISION)
     bias = jnp.asarray(rnn.b_std, dtype) * layer["b"].astype(dtype)
     drive = drive + bias[None, None, :] + shift
@@ -477,21 +480,24 @@ def _layer(
         h = rnn.phi.fn(jnp.matmul(h, w.T, precision=PRECISION) + u)
         return h, h
 
-    return jax.lax.scan(step, h0, drive.swapaxes(0, 1))[1].swapaxes(0, 1)
+    if h0 is not None:
+        return jax.lax.scan(step, h0, drive)[1]
+    first = rnn.phi.fn(drive[0])  # W reads zeros: one product less, in the backward pass as well
+    return jnp.concatenate([first[None], jax.lax.scan(step, first, drive[1:])[1]])
 
 
 def _readout(
-    rnn: ElmanRNN, states: Float[Array, "n t m"], lengths: Int[Array, " n"] | None
-) -> Float[Array, "n m"] | Float[Array, "n t m"]:
+    rnn: ElmanRNN, states: Float[Array, "t n m"], lengths: Int[Array, " n"] | None
+) -> Float[Array, "s n m"]:
     """What the output weights read: r(h)."""
-    steps = states.shape[1]
+    steps = len(states)
     if rnn.readout == "last":
         if lengths is None:
-            return states[:, -1]
-        return jnp.take_along_axis(states, (lengths - 1)[:, None, None], axis=1)[:, 0]
+            return states[-1:]
+        return jnp.take_along_axis(states, (lengths - 1)[None, :, None], axis=0)
     if lengths is not None:
-        states = jnp.where(sequences.mask(lengths, steps)[..., None], states, 0)
+        states = jnp.where(sequences.mask(lengths, steps).T[..., None], states, 0)
     if rnn.readout == "sequence":
         return states
-    count = jnp.full(len(states), steps) if lengths is None else lengths
-    return states.sum(axis=1) / count[:, None].astype(states.dtype)
+    count = jnp.full(states.shape[1], steps) if lengths is None else lengths
+    return states.sum(axis=0, keepdims=True) / count[None, :, None].astype(states.dtype)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from rnntk import sequences
-from rnntk.backprop import Batch, Gradients, gradients
+from rnntk.backprop import Batch, Gradients, gradients, join
 from rnntk.contraction import gram, jacobian, starts
 from rnntk.elman import (
     PRECISION,
@@ -26,9 +26,10 @@ from rnntk.elman import (
     sequence_keys,
 )
 from rnntk.kernel import Kernel, symmetric
+from rnntk.parallel import cores, in_threads
 from rnntk.planning import Plan, plan
 
-BRIEF = 2e8  # operations: about a millisecond, for which threads cost more than they gain
+BRIEF = 1.5e9  # operations: some milliseconds, for which threads cost more than they gain
 
 
 def empirical_kernel(
@@ -93,8 +94,9 @@ def empirical_kernel(
     if x2 is not None:
         key = None if key is None else jax.random.fold_in(key, SECOND)
         two = Batch(x2, lengths2, sequence_keys(rnn, key, len(x2)))
-    average = outputs == "mean"
-    kernel, finite = _shaped(rnn, _assemble(rnn, params, one, two, average, chosen), average)
+    single = chosen.panel >= max(len(x1), 0 if x2 is None else len(x2))
+    find = _at_once if single and chosen.cost < BRIEF else _kernel
+    kernel, finite = find(rnn, params, one, two, outputs == "mean", chosen)
     if sequences.is_concrete(finite) and not bool(finite):
         raise FloatingPointError(
             f"The empirical kernel overflows {x1.dtype}: states or gradients grow by a constant "
@@ -103,23 +105,22 @@ def empirical_kernel(
     return kernel
 
 
-def _assemble(
+def _kernel(
     rnn: ElmanRNN, params: Params, one: Batch, two: Batch | None, average: bool, plan: Plan
-) -> Kernel:
-    """The kernel, block by block; shapes (n1, r1, n2, r2) and (n1, s1, n2, s2)."""
+) -> tuple[Kernel, Bool[Array, ""]]:
+    """The kernel, block by block, and whether it is finite."""
     mirror = two is None
     two = one if two is None else two
     size1, size2 = (min(plan.panel, len(batch.x)) for batch in (one, two))
     # The last panel reaches back over the one before it, so that one shape is compiled.
     rows, columns = starts(len(one.x), size1), starts(len(two.x), size2)
-
-    if len(rows) == len(columns) == 1 and (plan.method == "gram" or plan.cost < BRIEF):
-        return _at_once(rnn, params, one, two, average, mirror, plan)
-
-    def find(batch: Batch, start: int, size: int) -> Gradients:
-        cut = jax.tree.map(lambda v: v[start : start + size], batch)
-        return gradients(rnn, params, cut, average)
-
+    find = partial(_gradients, rnn, params, average, plan.part)
+    outputs = 1 if average else networks(rnn, params)[0]["V"].shape[0]
+    block = partial(_block, rnn, sizes=(size1, size2), outputs=outputs, plan=plan)
+    if len(rows) == len(columns) == 1:
+        side1 = find(one, 0, size1)
+        side2 = side1 if mirror else find(two, 0, size2)
+        return _shaped(rnn, block(side1, side2, mirror=mirror), average)
     kept = {j: find(two, j, size2) for j in columns} if plan.keep else {}
     kernel: Kernel | None = None
     with tqdm(total=len(rows) * len(columns), desc="empirical kernel", delay=5) as progress:
@@ -131,50 +132,69 @@ def _assemble(
                     continue
                 diagonal = mirror and i == j
                 side2 = side1 if diagonal else kept[j] if kept else find(two, j, size2)
-                block = _block(rnn, params, side1, side2, average, diagonal, plan)
-                if len(rows) == len(columns) == 1:
-                    return block
+                part = block(side1, side2, mirror=diagonal)
                 if kernel is None:
-                    kernel = jax.tree.map(partial(_empty, n1=len(one.x), n2=len(two.x)), block)
-                kernel = _store(kernel, block, i, j, mirror=mirror)
+                    kernel = jax.tree.map(partial(_empty, n1=len(one.x), n2=len(two.x)), part)
+                kernel = _store(kernel, part, i, j, mirror=mirror)
     assert kernel is not None
-    return kernel
+    return _shaped(rnn, kernel, average)
 
 
-@partial(jax.jit, static_argnames=("average", "mirror", "plan"))
-def _at_once(
-    rnn: ElmanRNN,
-    params: Params,
-    one: Batch,
-    two: Batch,
-    average: bool,
-    mirror: bool,
-    plan: Plan,
-) -> Kernel:
-    """The kernel of one block in one program, as small kernels are soon done."""
-    side1 = gradients(rnn, params, one, average)
-    side2 = side1 if mirror else gradients(rnn, params, two, average)
-    return _block(rnn, params, side1, side2, average, mirror, plan)
+_at_once = jax.jit(_kernel, static_argnames=("average", "plan"))  # in one program
+
+
+def _gradients(
+    rnn: ElmanRNN, params: Params, average: bool, part: int, batch: Batch, start: int, size: int
+) -> tuple[Gradients, ...]:
+    """Gradients of some of the sequences; on a CPU, each core backpropagates a part of them.
+
+    XLA runs the small products of a step on one core.
+    """
+    parts = -(-size // part) if cores(batch.x) > 1 else 1
+    if parts == 1:
+        return (gradients(rnn, params, batch, average, start, size),)
+    part = -(-size // parts)
+    (device,) = batch.x.devices()
+    firsts = [start + i for i in starts(size, part)]
+    find = partial(gradients, rnn, params, batch, average, size=part)
+    return tuple(in_threads(find, firsts, device))
 
 
 def _block(
     rnn: ElmanRNN,
-    params: Params,
-    one: Gradients,
-    two: Gradients,
-    average: bool,
+    one: tuple[Gradients, ...],
+    two: tuple[Gradients, ...],
+    *,
+    sizes: tuple[int, int],
+    outputs: int,
     mirror: bool,
     plan: Plan,
 ) -> Kernel:
-    """The kernel of two panels; ``mirror`` says that they are the same."""
-    total = None
-    if one.layers and plan.method == "gram":
-        total = gram(one.layers, two.layers, tile=plan.tile, mirror=mirror)
-    elif one.layers:
-        total = jacobian(one.layers, two.layers, units=plan.units, mirror=mirror)
-    outputs = 1 if average else networks(rnn, params)[0]["V"].shape[0]
+    """The kernel of two panels, in parts; ``mirror`` says that they are the same."""
     read = "V" in rnn.trainable
-    return _with_readout(total, one.features, two.features, outputs, read, mirror)
+    if not one[0].layers or plan.method == "gram":
+        return _by_gram(one, two, sizes, plan.tile, outputs, read, mirror)
+    side1 = join(one, sizes[0])
+    side2 = side1 if mirror else join(two, sizes[1])
+    total = jacobian(side1.layers, side2.layers, units=plan.units, mirror=mirror)
+    return _with_readout(total, side1.features, side2.features, outputs, read, mirror)
+
+
+@partial(jax.jit, static_argnames=("sizes", "tile", "outputs", "read", "mirror"))
+def _by_gram(
+    one: tuple[Gradients, ...],
+    two: tuple[Gradients, ...],
+    sizes: tuple[int, int],
+    tile: int,
+    outputs: int,
+    read: bool,
+    mirror: bool,
+) -> Kernel:
+    """The kernel in one program, in which tiles are cut from the parts without joining them."""
+    side1 = join(one, sizes[0])
+    side2 = side1 if mirror else join(two, sizes[1])
+    total = gram(side1.layers, side2.layers, tile=tile, mirror=mirror) if side1.layers else None
+    return _with_readout(total, side1.features, side2.features, outputs, read, mirror)
 
 
 @partial(jax.jit, static_argnames=("outputs", "read", "mirror"))

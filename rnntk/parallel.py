@@ -4,14 +4,24 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import jax
 import numpy as np
+from jaxtyping import Array
+
+from rnntk.sequences import is_concrete
 
 CORES = os.cpu_count() or 1
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def cores(value: Array) -> int:
+    """How many programs on ``value`` to run side by side: one, unless a CPU holds it."""
+    devices = list(value.devices()) if is_concrete(value) else []
+    return CORES if [device.platform for device in devices] == ["cpu"] else 1
 
 
 def in_threads(
@@ -29,10 +39,19 @@ def in_threads(
             return jax.block_until_ready(call(item))
 
     running: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(CORES) as pool:
+    try:
         for item in items:
-            running.append(pool.submit(compute, item))
+            running.append(_pool().submit(compute, item))
             if len(running) > CORES:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+    finally:  # left early, by an error or an interrupt
+        for future in running:
+            future.cancel()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads that stay, as starting them takes longer than a small kernel."""
+    return ThreadPoolExecutor(CORES, "rnntk")

@@ -26,6 +26,7 @@ PANEL = 512  # sequences; larger ones gain no speed, and leave progress unseen f
 FORM = 2.5  # forming gradients, one small product for each sequence
 MULTIPLY = 1.5  # multiplying them, products with few rows and long columns
 BACKPROPAGATE = 2.0
+SMALLEST = 16  # sequences that one core backpropagates; fewer take hardly less time
 ENTRY = 30  # operations that an entry of a Gram matrix costs beside the product
 
 
@@ -38,6 +39,7 @@ class Plan:
         cost: expected time of this method, in operations of a large matrix product.
         memory: bytes of work space beyond the result, estimated from above.
         panel: sequences that are backpropagated together, and whose kernel is one block.
+        part: sequences of a panel that one core of a CPU backpropagates.
         keep: whether the gradients' factors of all panels are kept, or found again for each block.
         tile: sequences a side of one product of Gram matrices.
         units: rows of the gradients that are formed at a time.
@@ -47,6 +49,7 @@ class Plan:
     cost: float
     memory: int
     panel: int
+    part: int
     keep: bool
     tile: int
     units: int
@@ -222,7 +225,8 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
     size1, size2 = min(panel, one.n), min(panel, two.n)
     steps = max(one.t, two.t) * max(one.r, two.r)
     tile = _tile(panel, steps, sizes.cpu)
-    chosen = Plan(method, 0.0, 0, panel, keep, tile, units)
+    part = max(SMALLEST, math.ceil(panel / CORES)) if sizes.cpu else panel
+    chosen = Plan(method, 0.0, 0, panel, part, keep, tile, units)
     panels1, panels2 = math.ceil(one.n / size1), math.ceil(two.n / size2)
     blocks = panels1 * (panels1 + 1) // 2 if sizes.mirror else panels1 * panels2
     area = size1 * size2 * one.r * two.r
@@ -260,6 +264,6 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
         store = one.n * stored[0] + (0 if sizes.mirror else two.n * stored[1])
     else:
         store = size1 * stored[0] + size2 * stored[1]
-    transient = states * (6 + 3 * coordinates) + 4 * m * m * depth
+    transient = states * (6 + 3 * coordinates) + math.ceil(panel / part) * 4 * m * m * depth
     memory = sizes.itemsize * (store + max(transient, work) + 3 * area)
     return replace(chosen, cost=float(cost), memory=int(memory))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnntk import ElmanRNN, empirical_kernel
+from rnntk import ElmanRNN, empirical_kernel, planning
 from rnntk.elman import SECOND
 from rnntk.planning import plan
 
@@ -80,6 +80,39 @@ def test_is_the_product_of_jacobians(readout, depth, bidirectional, state, train
         # sums of a few hundred products: 1e-12 is thousands of roundoffs
         np.testing.assert_allclose(full, expected, rtol=0, atol=1e-12 * size)
         np.testing.assert_allclose(mean, trace, rtol=0, atol=1e-12 * size)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "method, readout",
+    [
+        ("gram", "last"),
+        ("jacobian", "mean"),
+        pytest.param("gram", "sequence", marks=pytest.mark.slow),
+        pytest.param("jacobian", "sequence", marks=pytest.mark.slow),
+    ],
+)
+def test_cores_that_take_parts_of_the_batch_give_the_same(monkeypatch, method, readout):
+    for name, value in {"parallel.CORES": 2, "planning.CORES": 2, "planning.SMALLEST": 1}.items():
+        monkeypatch.setattr(f"rnntk.{name}", value)
+    monkeypatch.setattr("rnntk.empirical.BRIEF", 0)  # as if all were large
+    monkeypatch.setattr("rnntk.planning._largest", planning._largest.__wrapped__)  # no old plans
+    states = {"initial_state": "independent", "initial_state_std": 0.5}
+    rnn = ElmanRNN(b_std=0.3, readout=readout, bidirectional=True, **states)
+    params = rnn.init(jax.random.key(0), input_dim=3, width=5)
+    x1, x2, key = tokens(3, 4, 0), tokens(4, 5, 1), jax.random.key(7)
+    one, two = ({f"lengths{i + 1}": LENGTHS[i]} for i in (0, 1))
+    found = empirical_kernel(rnn, params, x1, x2, **one, **two, key=key, method=method).ntk
+    expected = brute_force(rnn, params, x1, x2, *LENGTHS, key)[..., 0, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+    rnn = ElmanRNN(b_std=0.3, readout=readout)
+    params = rnn.init(jax.random.key(0), input_dim=3, width=5)
+    found = empirical_kernel(rnn, params, x1, **one, method=method).ntk
+    expected = brute_force(rnn, params, x1, x1, LENGTHS[0], LENGTHS[0], None)[..., 0, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    half = found.ndim // 2
+    assert (found == jnp.moveaxis(found, range(half), range(half, 2 * half))).all()
 
 
 @pytest.mark.usefixtures("x64")

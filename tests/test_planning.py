@@ -147,6 +147,6 @@ def test_memory_of_the_parts_is_within_the_plan(method):
         work = held(gram.lower(factors, factors, tile=chosen.tile, mirror=True))
     else:
         firsts = np.arange(0, m, chosen.units)
-        rows = _rows.lower(*factors, *factors, firsts, size=chosen.units, mirror=True)
+        rows = _rows.lower(*factors, *factors, firsts, size=chosen.units, even=True, mirror=True)
         work = CORES * held(rows)
     assert max(pulled, stored + work) <= chosen.memory
