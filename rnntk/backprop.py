@@ -34,7 +34,7 @@ class Factors(NamedTuple):
         reads: what W, U and the bias of the layer read, scaled, side by side.
     """
 
-    signals: Float[Array, "n r t c"]
+    signals: Float[Array, "n t r c"]
     reads: Float[Array, "n t k"]
 
 
@@ -81,11 +81,11 @@ def gradients(
         result = forward(rnn, params, x, batch.lengths, batch.keys, shifts)
         return result.output, result
 
-    def arrange(signal: Float[Array, "coordinates t n m"]) -> Float[Array, "n r t c"]:
+    def arrange(signal: Float[Array, "coordinates t n m"]) -> Float[Array, "n t r c"]:
         if not average:
-            return signal.transpose(2, 0, 1, 3)
-        signal = signal.reshape(-1, o, t, n, m).transpose(3, 0, 2, 1, 4)
-        return signal.reshape(n, -1, t, o * m) / math.sqrt(o)
+            return signal.transpose(2, 1, 0, 3)
+        signal = signal.reshape(-1, o, t, n, m).transpose(3, 2, 0, 1, 4)
+        return signal.reshape(n, t, -1, o * m) / math.sqrt(o)
 
     v_scale = jnp.asarray(rnn.v_std, x.dtype) / math.sqrt(m)
     if set(rnn.trainable) == {"V"}:

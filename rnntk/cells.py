@@ -242,9 +242,9 @@ def _factors(
     basis = jnp.eye(o, dtype=x.dtype)[:, None, :] / jnp.sqrt(jnp.asarray(o, x.dtype))
     signals = jax.vmap(lambda one: pull(jnp.broadcast_to(one, last.shape))[0])(basis)
     return tuple(
-        # (o, t, n, c) to (n, 1, t, o c): the outputs are contracted with the units
+        # (o, t, n, c) to (n, t, 1, o c): the outputs are contracted with the units
         Factors(
-            signals[name].transpose(2, 1, 0, 3).reshape(n, 1, t, -1), reads[name].swapaxes(0, 1)
+            signals[name].transpose(2, 1, 0, 3).reshape(n, t, 1, -1), reads[name].swapaxes(0, 1)
         )
         for name in params
     )

@@ -35,7 +35,7 @@ def gram(one: Layers, two: Layers, tile: int, mirror: bool) -> Float[Array, "n1 
 
     Where it is a loop, the last tile reaches back over the one before it, to have one shape.
     """
-    (n1, r1), (n2, r2) = (layers[0].signals.shape[:2] for layers in (one, two))
+    (n1, _, r1, _), (n2, _, r2, _) = (layers[0].signals.shape for layers in (one, two))
     dtype = one[0].signals.dtype
     tile1, tile2 = min(tile, n1), min(tile, n2)
     rows, columns = range(0, n1, tile1), range(0, n2, tile2)
@@ -87,7 +87,7 @@ def _product(one: Factors, two: Factors) -> Float[Array, "n1 r1 n2 r2"]:
     reads = jnp.tensordot(one.reads, two.reads, axes=(-1, -1), precision=PRECISION)
     # On a CPU, a product that is multiplied as it is written takes a fourth longer.
     signals, reads = jax.lax.optimization_barrier((signals, reads))
-    return (signals * reads[:, None, :, :, None, :]).sum(axis=(2, 5))
+    return (signals * reads[:, :, None, :, :, None]).sum(axis=(1, 4))
 
 
 def jacobian(one: Layers, two: Layers, units: int, mirror: bool) -> Float[Array, "n1 r1 n2 r2"]:
@@ -95,7 +95,7 @@ def jacobian(one: Layers, two: Layers, units: int, mirror: bool) -> Float[Array,
 
     XLA forms the gradients of a batch on one core of a CPU, so every core gets rows of its own.
     """
-    (n1, r1), (n2, r2) = (layers[0].signals.shape[:2] for layers in (one, two))
+    (n1, _, r1, _), (n2, _, r2, _) = (layers[0].signals.shape for layers in (one, two))
     workers = cores(one[0].signals)
     total = jnp.zeros((n1 * r1, n2 * r2), one[0].signals.dtype)
     for factors1, factors2 in zip(one, two, strict=True):
@@ -129,7 +129,7 @@ def _rows(
     Unless the chunks are ``even``, the last rows reach back, without those that were counted
     before. If ``mirror``, only the upper half of the result is complete.
     """
-    (n1, r1, _, c), (n2, r2, _, _) = one.signals.shape, two.signals.shape
+    (n1, _, r1, c), (n2, _, r2, _) = one.signals.shape, two.signals.shape
     half = n1 * r1 // 2 if mirror and n1 * r1 >= HALVED else 0
 
     def form(factors: Factors, first: Array) -> Float[Array, "n_r size_k"]:
@@ -137,8 +137,12 @@ def _rows(
         signals = jax.lax.dynamic_slice_in_dim(factors.signals, start, size, axis=3)
         if not even:
             signals = jnp.where(start + jnp.arange(size) >= first, signals, 0)
-        gradient = jnp.einsum("irtc,itk->irck", signals, factors.reads, precision=PRECISION)
-        return gradient.reshape(gradient.shape[0] * gradient.shape[1], -1)
+        signals = signals.reshape(
+            *signals.shape[:2], -1
+        )  # r and c side by side, as a matrix's axis
+        gradient = jnp.einsum("itc,itk->ick", signals, factors.reads, precision=PRECISION)
+        n, _, r, _ = factors.signals.shape
+        return gradient.reshape(n * r, -1)
 
     def step(total: Array, first: Array) -> tuple[Array, None]:
         rows1 = form(one, first)

@@ -29,7 +29,7 @@ from rnntk.kernel import Kernel, symmetric
 from rnntk.parallel import cores, in_threads
 from rnntk.planning import Plan, plan
 
-BRIEF = 1.5e9  # operations: some milliseconds, for which threads cost more than they gain
+BRIEF = 2e9  # operations: some milliseconds, for which threads cost more than they gain
 
 
 def empirical_kernel(
