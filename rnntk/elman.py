@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import keystr, tree_leaves_with_path
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -351,36 +352,34 @@ def check_params(rnn: ElmanRNN, params: Params, input_dim: int) -> None:
     """Check ``rnn``, and names and shapes of ``params`` against what ``rnn.init`` would draw."""
     check_stds(rnn)
     try:
-        v = networks(rnn, params)[0]["V"]
-        output_dim, width = v.shape
+        output_dim, width = networks(rnn, params)[0]["V"].shape
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(
             "params must come from init of the same architecture: no matrix V (outputs, width) "
             f"found where depth={rnn.depth}, bidirectional={rnn.bidirectional} put it."
         ) from None
-    got, state = _shapes(params), rnn.initial_state
-    drawn = _drawn(rnn.depth, rnn.bidirectional, state, input_dim, width, output_dim)
-    for name, shape in drawn.items():
-        if got.get(name) != shape:
-            raise ValueError(
-                f"params{name} must have shape {shape} for tokens of size {input_dim} and "
-                f"width {width}, got {got.get(name, 'no such leaf')}."
-            )
+    leaves, tree = jax.tree.flatten(params)
+    architecture = (rnn.depth, rnn.bidirectional, rnn.initial_state)
+    shapes = tuple(map(jnp.shape, leaves))
+    _check_shapes(architecture, tree, shapes, (input_dim, width, output_dim))
 
 
-def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
-
-
-@lru_cache
-def _drawn(
-    depth: int, both: bool, state: Any, d: int, m: int, o: int
-) -> dict[str, tuple[int, ...]]:
+@lru_cache  # as a look at every leaf's name takes longer than a small kernel
+def _check_shapes(
+    architecture: tuple[int, bool, Any], tree: Any, shapes: tuple[Any, ...], sizes: tuple[int, ...]
+) -> None:
+    (depth, both, state), (d, m, o) = architecture, sizes
     std = float(state != "zero")
     rnn = ElmanRNN(depth=depth, bidirectional=both, initial_state=state, initial_state_std=std)
     draw = partial(rnn.init, input_dim=d, width=m, output_dim=o)
-    return _shapes(jax.eval_shape(draw, jax.random.key(0)))
+    structs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    got = dict(tree_leaves_with_path(jax.tree.unflatten(tree, structs)))
+    for path, leaf in tree_leaves_with_path(jax.eval_shape(draw, jax.random.key(0))):
+        if leaf.shape != (shape := getattr(got.get(path), "shape", "no such leaf")):
+            raise ValueError(
+                f"params{keystr(path)} must have shape {leaf.shape} for tokens of size {d} and "
+                f"width {m}, got {shape}."
+            )
 
 
 def sequence_keys(rnn: ElmanRNN, key: PRNGKeyArray | None, n: int) -> Array | None:
@@ -433,11 +432,10 @@ def forward(
             fan_in = jnp.asarray(rnn.u_std, x.dtype) / math.sqrt(m)
             scale = fan_in if index else rnn.u_scale(x.shape[-1], x.dtype)
             shift = jnp.zeros((), x.dtype) if shifts is None else shifts[direction][index]
-            tokens = states
-            states = _layer(rnn, layer, tokens, h0, scale, shift)
-            first = jnp.zeros(states.shape[1:], x.dtype) if h0 is None else h0
+            result.tokens[-1].append(states)
+            states = _layer(rnn, layer, states, h0, scale, shift)
+            first = jnp.zeros_like(states[0]) if h0 is None else h0
             result.states[-1].append(jnp.concatenate([first[None], states[:-1]]))
-            result.tokens[-1].append(tokens)
         if direction and rnn.readout == "sequence":
             states = sequences.reverse(states.swapaxes(0, 1), lengths).swapaxes(0, 1)
         result.features.append(_readout(rnn, states, lengths))
@@ -454,11 +452,10 @@ def _initial_state(
     (m,) = layer["b"].shape
     if rnn.initial_state == "shared":
         return jnp.broadcast_to(rnn.initial_state_std * layer["h0"].astype(dtype), (n, m))
-    if keys is not None:
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
-        draws = jax.vmap(lambda key: jax.random.normal(key, (m,), dtype))(keys)
-        return rnn.initial_state_std * draws
-    return None
+    if keys is None:
+        return None
+    draw = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), (m,), dtype))
+    return rnn.initial_state_std * draw(keys)
 
 
 def _layer(
@@ -490,14 +487,13 @@ def _readout(
     rnn: ElmanRNN, states: Float[Array, "t n m"], lengths: Int[Array, " n"] | None
 ) -> Float[Array, "s n m"]:
     """What the output weights read: r(h)."""
-    steps = len(states)
     if rnn.readout == "last":
         if lengths is None:
             return states[-1:]
         return jnp.take_along_axis(states, (lengths - 1)[None, :, None], axis=0)
     if lengths is not None:
-        states = jnp.where(sequences.mask(lengths, steps).T[..., None], states, 0)
+        states = jnp.where(sequences.mask(lengths, len(states)).T[..., None], states, 0)
     if rnn.readout == "sequence":
         return states
-    count = jnp.full(states.shape[1], steps) if lengths is None else lengths
+    count = jnp.full(states.shape[1], len(states)) if lengths is None else lengths
     return states.sum(axis=0, keepdims=True) / count[None, :, None].astype(states.dtype)

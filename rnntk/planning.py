@@ -128,10 +128,30 @@ def plan(
         raise ValueError(
             f"memory_limit must be a positive whole number of bytes, got {memory_limit!r}."
         )
-    x1 = jnp.asarray(x1)
-    x2 = None if x2 is None else jnp.asarray(x2)
-    limit = default_limit(x1) if memory_limit is None else int(memory_limit)
-    sizes = _sizes(rnn, params, x1, x2, outputs)
+    architecture = (rnn.depth, rnn.bidirectional, rnn.readout, rnn.trainable)
+    shape1, shape2 = np.shape(x1), None if x2 is None else np.shape(x2)
+    v_shape = np.shape(networks(rnn, params)[0]["V"])
+    x1 = x1 if isinstance(x1, jax.Array) else jnp.asarray(x1)
+    itemsize, device = x1.dtype.itemsize, _device(x1)
+    return _plan(
+        architecture, v_shape, shape1, shape2, itemsize, device, outputs, method, memory_limit
+    )
+
+
+@lru_cache  # as planning takes longer than a small kernel
+def _plan(
+    architecture: tuple[int, bool, str, tuple[str, ...]],
+    v_shape: tuple[int, int],
+    shape1: tuple[int, int, int],
+    shape2: tuple[int, int, int] | None,
+    itemsize: int,
+    device: jax.Device,
+    outputs: str,
+    method: str,
+    memory_limit: int | None,
+) -> Plan:
+    sizes = _sizes(architecture, v_shape, shape1, shape2, itemsize, device, outputs)
+    limit = _default_limit(device) if memory_limit is None else int(memory_limit)
     wanted = METHODS[1:] if method == "auto" else (method,)
     plans = [_largest(sizes, name, limit) for name in wanted]
     fitting = [found for found in plans if found.memory <= limit]
@@ -152,40 +172,51 @@ def _device(x: Array) -> jax.Device:
 
 def default_limit(x: Array) -> int:
     """A quarter of the memory, in bytes, of the device that holds ``x``."""
-    device = _device(x)
+    return _default_limit(_device(x))
+
+
+def _default_limit(device: jax.Device) -> int:
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     return (device.memory_stats() or {}).get("bytes_limit", 2**32) // 4
 
 
-def _sizes(rnn: ElmanRNN, params: Params, x1: Array, x2: Array | None, outputs: str) -> Sizes:
-    o, m = networks(rnn, params)[0]["V"].shape
-    directions = 2 if rnn.bidirectional else 1
+def _sizes(
+    architecture: tuple[int, bool, str, tuple[str, ...]],
+    v_shape: tuple[int, int],
+    shape1: tuple[int, int, int],
+    shape2: tuple[int, int, int] | None,
+    itemsize: int,
+    device: jax.Device,
+    outputs: str,
+) -> Sizes:
+    (depth, bidirectional, readout, trainable), (o, m) = architecture, v_shape
+    directions = 2 if bidirectional else 1
     groups = {"W": m, "b": 1}
     layers = []
-    for layer in range(rnn.depth):
-        reads = groups | {"U": m if layer else x1.shape[2]}
-        k = sum(reads[g] for g in rnn.trainable if g in reads)
+    for layer in range(depth):
+        reads = groups | {"U": m if layer else shape1[2]}
+        k = sum(reads[g] for g in trainable if g in reads)
         layers.append((m if outputs == "full" else m * o, k))
 
-    def side(x: Array) -> Side:
-        steps = x.shape[1] if rnn.readout == "sequence" else 1
+    def side(shape: tuple[int, int, int]) -> Side:
+        n, t, _ = shape
+        steps = t if readout == "sequence" else 1
         r = steps * (o if outputs == "full" else 1)
-        return Side(x.shape[0], x.shape[1], r, steps * o)
+        return Side(n, t, r, steps * o)
 
     return Sizes(
-        side(x1),
-        side(x1 if x2 is None else x2),
-        x2 is None,
+        side(shape1),
+        side(shape1 if shape2 is None else shape2),
+        shape2 is None,
         m,
-        rnn.depth * directions,
+        depth * directions,
         tuple(layers) * directions if layers[0][1] else (),
-        x1.dtype.itemsize,
-        _device(x1).platform == "cpu",
+        itemsize,
+        device.platform == "cpu",
     )
 
 
-@lru_cache
 def _largest(sizes: Sizes, method: str, limit: int) -> Plan:
     """The plan of the largest panels that fit, or the smallest one if none does."""
     found = [_fitting(sizes, method, keep, limit) for keep in (True, False)]

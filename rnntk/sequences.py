@@ -43,7 +43,7 @@ def check_tokens(x: ArrayLike, name: str = "x") -> Float[Array, "n t d"]:
         raise TypeError(
             f"{name} must be float32 or float64, got {dtype}; convert with {name}.astype(float)."
         )
-    return jnp.asarray(x)
+    return x if isinstance(x, jax.Array) else jnp.asarray(x)
 
 
 def check_finite(x: Float[Array, "n t d"], name: str = "x") -> None:

@@ -96,7 +96,7 @@ def test_cores_that_take_parts_of_the_batch_give_the_same(monkeypatch, method, r
     for name, value in {"parallel.CORES": 2, "planning.CORES": 2, "planning.SMALLEST": 1}.items():
         monkeypatch.setattr(f"rnntk.{name}", value)
     monkeypatch.setattr("rnntk.empirical.BRIEF", 0)  # as if all were large
-    monkeypatch.setattr("rnntk.planning._largest", planning._largest.__wrapped__)  # no old plans
+    monkeypatch.setattr("rnntk.planning._plan", planning._plan.__wrapped__)  # no old plans
     states = {"initial_state": "independent", "initial_state_std": 0.5}
     rnn = ElmanRNN(b_std=0.3, readout=readout, bidirectional=True, **states)
     params = rnn.init(jax.random.key(0), input_dim=3, width=5)
