@@ -15,8 +15,9 @@ Operations of ours, counted by hand for the method that is chosen: n^2 t^2 (o m 
 ``gram`` and (2 n t + n^2) o m (m + 9) for ``jacobian``, with symmetry, to which 2 n t m^2 (2 + o)
 of the two passes add. A peer that is missing or fails has no figures, and says why on stderr; the
 column "off" is how far its first entry and its sum are from ours, relative, at most.
-The ceiling is a matrix product of size 2048 in the main process. Peak memory is that of the
-process, less what it was before the first call.
+Times are the best of two rounds, in which all take turns. The ceiling is a matrix product of size
+2048 in the main process. Peak memory is that of the process, less what it was before the first
+call.
 """
 
 import argparse
@@ -38,6 +39,8 @@ OURS = ("rnntk", "jit", "gram", "jacobian")
 PEERS = ("jit", "jacrev", "nt1", "nt2", "torch")
 D = 8
 ROUNDING = 1e-5  # relative, of float32: kernels further apart are not the same
+ROUNDS = 2
+SLOW = 5.0  # seconds: such a peer, like one that fails, is measured in the first round only
 LONG = 2e10  # operations of a peer beyond which it is called once only
 
 
@@ -180,6 +183,16 @@ def apart(name: str, sizes: tuple[int, ...]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def in_turn(names: list[str], sizes: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+    """The fastest of some rounds of each, as other work on the machine comes and goes."""
+    found = {name: apart(name, sizes) for name in names}
+    for name in names * (ROUNDS - 1):
+        if found[name].get("seconds", SLOW) < SLOW:
+            again = apart(name, sizes)
+            found[name] = min(found[name], again, key=lambda one: one.get("seconds", SLOW))
+    return found
+
+
 def row(sizes: tuple[int, ...], peers: list[str], top: float) -> dict[str, Any]:
     """Ours and the peers at one size."""
     from rnntk.planning import plan
@@ -187,7 +200,7 @@ def row(sizes: tuple[int, ...], peers: list[str], top: float) -> dict[str, Any]:
     n, t, m, o = sizes
     rnn, params, x = problem(*sizes)
     method = plan(rnn, params, x).method
-    found = {name: apart(name, sizes) for name in ["rnntk", *peers]}
+    found = in_turn(["rnntk", *peers], sizes)
     mine = found["rnntk"]
     if "error" in mine:
         raise RuntimeError(f"rnntk at {sizes}: {mine['error']}")

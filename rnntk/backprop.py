@@ -82,10 +82,8 @@ def gradients(
         return result.output, result
 
     def arrange(signal: Float[Array, "coordinates t n m"]) -> Float[Array, "n t r c"]:
-        if not average:
-            return signal.transpose(2, 1, 0, 3)
-        signal = signal.reshape(-1, o, t, n, m).transpose(3, 2, 0, 1, 4)
-        return signal.reshape(n, t, -1, o * m) / math.sqrt(o)
+        signal = signal.transpose(2, 1, 0, 3)
+        return signal.reshape(n, t, -1, o * m) / math.sqrt(o) if average else signal
 
     v_scale = jnp.asarray(rnn.v_std, x.dtype) / math.sqrt(m)
     if set(rnn.trainable) == {"V"}:

@@ -433,12 +433,13 @@ def forward(
             scale = fan_in if index else rnn.u_scale(x.shape[-1], x.dtype)
             shift = jnp.zeros((), x.dtype) if shifts is None else shifts[direction][index]
             result.tokens[-1].append(states)
-            states = _layer(rnn, layer, states, h0, scale, shift)
+            last, states = _layer(rnn, layer, states, h0, scale, shift)
             first = jnp.zeros_like(states[0]) if h0 is None else h0
             result.states[-1].append(jnp.concatenate([first[None], states[:-1]]))
         if direction and rnn.readout == "sequence":
             states = sequences.reverse(states.swapaxes(0, 1), lengths).swapaxes(0, 1)
-        result.features.append(_readout(rnn, states, lengths))
+        final = rnn.readout == "last" and lengths is None  # backwards, states[-1] is mostly zeros
+        result.features.append(last[None] if final else _readout(rnn, states, lengths))
         v = network["V"].astype(x.dtype) * (jnp.asarray(rnn.v_std, x.dtype) / math.sqrt(m))
         output = output + jnp.matmul(result.features[-1], v.T, precision=PRECISION)
     output = output.swapaxes(0, 1) if rnn.readout == "sequence" else output[0]
@@ -465,8 +466,8 @@ def _layer(
     h0: Float[Array, "n m"] | None,
     u_scale: Array,
     shift: Array,
-) -> Float[Array, "t n m"]:
-    """States of one layer; the tokens' share of all steps is one matrix product."""
+) -> tuple[Float[Array, "n m"], Float[Array, "t n m"]]:
+    """The last state, and all; the tokens' share of all steps is one matrix product."""
     dtype, m = tokens.dtype, layer["b"].shape[0]
     w = layer["W"].astype(dtype) * (jnp.asarray(rnn.w_std, dtype) / math.sqrt(m))
     drive = u_scale * jnp.matmul(tokens, layer["U"].astype(dtype).T, precision=PRECISION)
@@ -478,22 +479,21 @@ def _layer(
         return h, h
 
     if h0 is not None:
-        return jax.lax.scan(step, h0, drive)[1]
+        return jax.lax.scan(step, h0, drive)
     first = rnn.phi.fn(drive[0])  # W reads zeros: one product less, in the backward pass as well
-    return jnp.concatenate([first[None], jax.lax.scan(step, first, drive[1:])[1]])
+    last, states = jax.lax.scan(step, first, drive[1:])
+    return last, jnp.concatenate([first[None], states])
 
 
 def _readout(
     rnn: ElmanRNN, states: Float[Array, "t n m"], lengths: Int[Array, " n"] | None
 ) -> Float[Array, "s n m"]:
     """What the output weights read: r(h)."""
+    count = jnp.full(states.shape[1], len(states)) if lengths is None else lengths
     if rnn.readout == "last":
-        if lengths is None:
-            return states[-1:]
-        return jnp.take_along_axis(states, (lengths - 1)[None, :, None], axis=0)
+        return jnp.take_along_axis(states, (count - 1)[None, :, None], axis=0)
     if lengths is not None:
         states = jnp.where(sequences.mask(lengths, len(states)).T[..., None], states, 0)
     if rnn.readout == "sequence":
         return states
-    count = jnp.full(states.shape[1], len(states)) if lengths is None else lengths
     return states.sum(axis=0, keepdims=True) / count[None, :, None].astype(states.dtype)

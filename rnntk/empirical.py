@@ -94,6 +94,7 @@ def empirical_kernel(
     if x2 is not None:
         key = None if key is None else jax.random.fold_in(key, SECOND)
         two = Batch(x2, lengths2, sequence_keys(rnn, key, len(x2)))
+    # As in a trace, everything is then one program, and no core takes a part.
     single = chosen.panel >= max(len(x1), 0 if x2 is None else len(x2))
     find = _at_once if single and chosen.cost < BRIEF else _kernel
     kernel, finite = find(rnn, params, one, two, outputs == "mean", chosen)
@@ -140,7 +141,7 @@ def _kernel(
     return _shaped(rnn, kernel, average)
 
 
-_at_once = jax.jit(_kernel, static_argnames=("average", "plan"))  # in one program
+_at_once = jax.jit(_kernel, static_argnames=("average", "plan"))
 
 
 def _gradients(

@@ -272,12 +272,13 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
         work = 4 * square + cut
     else:
         share = 0.75 if sizes.mirror else 1.0
+        cores = CORES if sizes.cpu else 1
         gradient = max((min(units, c) * k for c, k in layers), default=0)
         sides = size1 * one.r + (0 if sizes.mirror and blocks == 1 else size2 * two.r)
         form = size1 * one.r * one.t + size2 * two.r * two.t
         cost = sum(2 * (FORM * form + MULTIPLY * area) * c * k for c, k in layers)
-        reads = max(size1 * one.t, size2 * two.t) * max((k for _, k in layers), default=0)
-        work = (CORES + 1 if sizes.cpu else 1) * (2 * gradient * sides + reads + area)
+        joined = sum(form * c + (size1 * one.t + size2 * two.t) * k for c, k in layers)
+        work = cores * (2 * gradient * sides + units * form + area) + area + joined
     diagonal = panels1 if sizes.mirror else 0
     cost = cost * (blocks - diagonal + share * diagonal)
 

@@ -148,5 +148,5 @@ def test_memory_of_the_parts_is_within_the_plan(method):
     else:
         firsts = np.arange(0, m, chosen.units)
         rows = _rows.lower(*factors, *factors, firsts, size=chosen.units, even=True, mirror=True)
-        work = CORES * held(rows)
+        work = CORES * held(rows) + stored  # the parts of the cores, joined
     assert max(pulled, stored + work) <= chosen.memory
