@@ -151,7 +151,7 @@ def _gradients(
 
     XLA runs the small products of a step on one core.
     """
-    parts = -(-size // part) if cores(batch.x) > 1 else 1
+    parts = -(-size // part) if cores((rnn, params, batch)) > 1 else 1
     if parts == 1:
         return (gradients(rnn, params, batch, average, start, size),)
     part = -(-size // parts)

@@ -5,11 +5,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Array
 
 from rnntk.sequences import is_concrete
 
@@ -18,9 +17,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def cores(value: Array) -> int:
-    """How many programs on ``value`` to run side by side: one, unless a CPU holds it."""
-    devices = list(value.devices()) if is_concrete(value) else []
+def cores(values: Any) -> int:
+    """How many programs on a pytree to run side by side: one, unless one CPU holds all of it."""
+    leaves = jax.tree.leaves(values)
+    if not all(map(is_concrete, leaves)):  # a trace belongs to its thread
+        return 1
+    devices = {d for leaf in leaves if isinstance(leaf, jax.Array) for d in leaf.devices()}
     return CORES if [device.platform for device in devices] == ["cpu"] else 1
 
 

@@ -82,7 +82,16 @@ def test_is_the_product_of_jacobians(readout, depth, bidirectional, state, train
         np.testing.assert_allclose(mean, trace, rtol=0, atol=1e-12 * size)
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.fixture
+def in_parts(monkeypatch):
+    """As if all kernels were large, and the machine had two cores."""
+    for name, value in {"parallel.CORES": 2, "planning.CORES": 2, "planning.SMALLEST": 1}.items():
+        monkeypatch.setattr(f"rnntk.{name}", value)
+    monkeypatch.setattr("rnntk.empirical.BRIEF", 0)
+    monkeypatch.setattr("rnntk.planning._plan", planning._plan.__wrapped__)  # no old plans
+
+
+@pytest.mark.usefixtures("x64", "in_parts")
 @pytest.mark.parametrize(
     "method, readout",
     [
@@ -92,13 +101,10 @@ def test_is_the_product_of_jacobians(readout, depth, bidirectional, state, train
         pytest.param("jacobian", "sequence", marks=pytest.mark.slow),
     ],
 )
-def test_cores_that_take_parts_of_the_batch_give_the_same(monkeypatch, method, readout):
-    for name, value in {"parallel.CORES": 2, "planning.CORES": 2, "planning.SMALLEST": 1}.items():
-        monkeypatch.setattr(f"rnntk.{name}", value)
-    monkeypatch.setattr("rnntk.empirical.BRIEF", 0)  # as if all were large
-    monkeypatch.setattr("rnntk.planning._plan", planning._plan.__wrapped__)  # no old plans
+def test_cores_that_take_parts_of_the_batch_give_the_same(method, readout):
     states = {"initial_state": "independent", "initial_state_std": 0.5}
-    rnn = ElmanRNN(b_std=0.3, readout=readout, bidirectional=True, **states)
+    both = method == "jacobian"
+    rnn = ElmanRNN(b_std=0.3, readout=readout, bidirectional=both, **states)
     params = rnn.init(jax.random.key(0), input_dim=3, width=5)
     x1, x2, key = tokens(3, 4, 0), tokens(4, 5, 1), jax.random.key(7)
     one, two = ({f"lengths{i + 1}": LENGTHS[i]} for i in (0, 1))
@@ -113,6 +119,19 @@ def test_cores_that_take_parts_of_the_batch_give_the_same(monkeypatch, method, r
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
     half = found.ndim // 2
     assert (found == jnp.moveaxis(found, range(half), range(half, 2 * half))).all()
+
+
+@pytest.mark.usefixtures("x64", "in_parts")
+def test_gradients_outside_of_jit():
+    rnn, x = ElmanRNN("erf"), tokens(3, 2, 0)
+    params = rnn.init(jax.random.key(0), input_dim=3, width=4)
+
+    def total(scale):
+        return empirical_kernel(rnn, params | {"W": scale * params["W"]}, x).ntk.sum()
+
+    h = 1e-5  # error of central differences: about h^2 and 1e-16 / h, relative
+    expected = (total(1 + h) - total(1 - h)) / (2 * h)
+    np.testing.assert_allclose(jax.grad(total)(1.0), expected, rtol=1e-8)
 
 
 @pytest.mark.usefixtures("x64")
