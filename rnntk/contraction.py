@@ -96,7 +96,7 @@ def jacobian(one: Layers, two: Layers, units: int, mirror: bool) -> Float[Array,
     XLA forms the gradients of a batch on one core of a CPU, so every core gets rows of its own.
     """
     (n1, _, r1, _), (n2, _, r2, _) = (layers[0].signals.shape for layers in (one, two))
-    workers = cores(one[0].signals)
+    workers = cores((one, two))
     total = jnp.zeros((n1 * r1, n2 * r2), one[0].signals.dtype)
     for factors1, factors2 in zip(one, two, strict=True):
         c = factors1.signals.shape[-1]

@@ -332,12 +332,6 @@ STATIC = tuple(field.name for field in fields(ElmanRNN) if field.name not in STD
 jax.tree_util.register_pytree_with_keys(ElmanRNN, _flatten, _unflatten)
 
 
-def check_stds(rnn: ElmanRNN) -> None:
-    """Refuse a network of several values of a standard deviation, which only vmap can run."""
-    for name in STDS:
-        scalars.check_one(name, getattr(rnn, name))
-
-
 def networks(rnn: ElmanRNN, params: Params) -> tuple[Params, ...]:
     """The one or two (bidirectional) unidirectional networks that make up ``params``."""
     return (params["forward"], params["backward"]) if rnn.bidirectional else (params,)
@@ -350,7 +344,8 @@ def layers(rnn: ElmanRNN, network: Params) -> tuple[Params, ...]:
 
 def check_params(rnn: ElmanRNN, params: Params, input_dim: int) -> None:
     """Check ``rnn``, and names and shapes of ``params`` against what ``rnn.init`` would draw."""
-    check_stds(rnn)
+    for name in STDS:  # several values could broadcast; jax.vmap runs them
+        scalars.check_one(name, getattr(rnn, name))
     try:
         output_dim, width = networks(rnn, params)[0]["V"].shape
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -374,11 +369,14 @@ def _check_shapes(
     draw = partial(rnn.init, input_dim=d, width=m, output_dim=o)
     structs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     got = dict(tree_leaves_with_path(jax.tree.unflatten(tree, structs)))
-    for path, leaf in tree_leaves_with_path(jax.eval_shape(draw, jax.random.key(0))):
-        if leaf.shape != (shape := getattr(got.get(path), "shape", "no such leaf")):
+    drawn = dict(tree_leaves_with_path(jax.eval_shape(draw, jax.random.key(0))))
+    for path in drawn | got:
+        need, found = (getattr(v.get(path), "shape", "no such leaf") for v in (drawn, got))
+        if need != found:
+            must = f"have shape {need}" if path in drawn else "not be there"
             raise ValueError(
-                f"params{keystr(path)} must have shape {leaf.shape} for tokens of size {d} and "
-                f"width {m}, got {shape}."
+                f"params{keystr(path)} must {must} for tokens of size {d} and V of width {m}, "
+                f"got {found}."
             )
 
 

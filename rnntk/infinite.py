@@ -30,9 +30,9 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from rnntk import sequences, single, tiles
+from rnntk import scalars, sequences, single, tiles
 from rnntk.activations import check_accuracy
-from rnntk.elman import ElmanRNN, check_stds
+from rnntk.elman import STDS, ElmanRNN
 from rnntk.kernel import Kernel, symmetric
 from rnntk.single import Layer, Scales, Side, prepare, squared_scales
 
@@ -110,7 +110,8 @@ def infinite_kernel(
         >>> kernel.ntk.shape, bool((kernel.ntk == kernel.ntk.T).all())
         ((5, 5), True)
     """
-    check_stds(rnn)
+    for name in STDS:
+        scalars.check_one(name, getattr(rnn, name))
     x1, lengths1 = sequences.check_batch(x1, lengths1, "1")
     x2, lengths2 = sequences.check_second(x1, x2, lengths2)
     one = _prepare(rnn, x1, lengths1)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from threading import current_thread
 from typing import Any, TypeVar
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from rnntk.sequences import is_concrete
 
 CORES = os.cpu_count() or 1
+NAME = "rnntk"  # of the threads
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -40,6 +42,9 @@ def in_threads(
         with jax.enable_x64(x64), jax.default_device(device):
             return jax.block_until_ready(call(item))
 
+    if current_thread().name.startswith(NAME):  # a call in a call: its threads may all be waiting
+        yield from map(compute, items)
+        return
     running: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -56,4 +61,4 @@ def in_threads(
 @cache
 def _pool() -> ThreadPoolExecutor:
     """Threads that stay, as starting them takes longer than a small kernel."""
-    return ThreadPoolExecutor(CORES, "rnntk")
+    return ThreadPoolExecutor(CORES, NAME)

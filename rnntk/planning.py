@@ -123,7 +123,9 @@ def plan(
         if value not in valid:
             raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
     if memory_limit is not None and (
-        not isinstance(memory_limit, int | np.integer) or memory_limit < 1
+        isinstance(memory_limit, bool)
+        or not isinstance(memory_limit, int | np.integer)
+        or memory_limit < 1
     ):
         raise ValueError(
             f"memory_limit must be a positive whole number of bytes, got {memory_limit!r}."
@@ -283,11 +285,15 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
     cost = cost * (blocks - diagonal + share * diagonal)
 
     m, depth = sizes.width, sizes.depth
-    coordinates = max(one.coordinates, two.coordinates)
-    found = panels1 + (0 if sizes.mirror else panels2) if keep else panels1 + blocks
-    states = max(size1, size2) * max(one.t, two.t) * m * depth
-    # below 32 sequences, reading the weights takes the time
-    cost += found * BACKPROPAGATE * 2 * max(1, 32 / size1) * states * m * (2 + coordinates)
+    # passes over each side: of every panel once, or of the second side's for every block
+    passes = (panels1, (0 if sizes.mirror else panels2) if keep else blocks)
+    transient = 0
+    for count, size, side in zip(passes, (size1, size2), (one, two), strict=True):
+        states = size * side.t * m * depth
+        # below 32 sequences, reading the weights takes the time
+        each = 2 * max(1, 32 / size) * states * m * (2 + side.coordinates)
+        cost += count * BACKPROPAGATE * each
+        transient = max(transient, states * (6 + 3 * side.coordinates))
     stored = [
         sum(side.r * side.t * c + side.t * k for c, k in layers) + side.r * m * depth
         for side in (one, two)
@@ -296,6 +302,6 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
         store = one.n * stored[0] + (0 if sizes.mirror else two.n * stored[1])
     else:
         store = size1 * stored[0] + size2 * stored[1]
-    transient = states * (6 + 3 * coordinates) + math.ceil(panel / part) * 4 * m * m * depth
+    transient += math.ceil(panel / part) * 4 * m * m * depth
     memory = sizes.itemsize * (store + max(transient, work) + 3 * area)
     return replace(chosen, cost=float(cost), memory=int(memory))

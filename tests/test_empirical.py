@@ -122,12 +122,18 @@ def test_cores_that_take_parts_of_the_batch_give_the_same(method, readout):
 
 
 @pytest.mark.usefixtures("x64", "in_parts")
-def test_gradients_outside_of_jit():
-    rnn, x = ElmanRNN("erf"), tokens(3, 2, 0)
+@pytest.mark.parametrize(
+    "method, side", [("gram", "params"), ("jacobian", "x1"), ("jacobian", "x2")]
+)
+def test_gradients_outside_of_jit(method, side):
+    rnn, x1, x2 = ElmanRNN(), tokens(3, 2, 0), tokens(4, 3, 1)
     params = rnn.init(jax.random.key(0), input_dim=3, width=4)
 
-    def total(scale):
-        return empirical_kernel(rnn, params | {"W": scale * params["W"]}, x).ntk.sum()
+    def total(scale):  # relu is homogeneous: no scale crosses its kink
+        arguments = {"params": {"U": params["U"]}, "x1": x1, "x2": x2}
+        arguments[side] = jax.tree.map(lambda v: scale * v, arguments[side])
+        arguments["params"] = params | arguments["params"]
+        return empirical_kernel(rnn, **arguments, method=method).ntk.sum()
 
     h = 1e-5  # error of central differences: about h^2 and 1e-16 / h, relative
     expected = (total(1 + h) - total(1 - h)) / (2 * h)
@@ -239,7 +245,15 @@ def test_bad_input():
         empirical_kernel(rnn, params, x, outputs="all")
     with pytest.raises(ValueError, match=r"method must be one of .* got 'fast'"):
         empirical_kernel(rnn, params, x, method="fast")
-    for limit in (0, 1.5, "1GB"):
+    with pytest.raises(ValueError, match=r"params\['Z'\] must not be there .* got \(2,\)"):
+        empirical_kernel(rnn, params | {"Z": jnp.ones(2)}, x)
+    deep = ElmanRNN(depth=2).init(jax.random.key(0), input_dim=3, width=6)
+    deep["layers"] = (*deep["layers"], deep["layers"][1])
+    with pytest.raises(ValueError, match=r"params\['layers'\]\[2\]\['U'\] must not be there"):
+        empirical_kernel(ElmanRNN(depth=2), deep, x)
+    with pytest.raises(ValueError, match=r"params\['U'\] must be finite, got NaN or infinity"):
+        empirical_kernel(rnn, params | {"U": jnp.full((6, 3), jnp.nan)}, x)
+    for limit in (0, 1.5, "1GB", True):
         with pytest.raises(ValueError, match=r"memory_limit must be a positive whole number"):
             empirical_kernel(rnn, params, x, memory_limit=limit)
     with pytest.raises(ValueError, match=r"must be at least [\d,]+ bytes for method='jacobian'"):

@@ -66,6 +66,19 @@ def test_costs_grow_as_the_operations_do():
     assert three / one == pytest.approx(2, rel=0.1)
 
 
+def test_sides_that_change_places_cost_the_same():
+    rnn = ElmanRNN()
+    params = rnn.init(jax.random.key(0), input_dim=8, width=256)
+    x1, x2 = jnp.zeros((3, 60, 8)), jnp.zeros((129, 12, 8))
+    one, two = (plan(rnn, params, *sides) for sides in ((x1, x2), (x2, x1)))
+    assert one.cost == pytest.approx(two.cost)
+    # two passes: 3 sequences take the time of 32, 129 that of 129, three products a step each
+    passes = 2 * 2 * 256**2 * 3 * (32 * 60 + 129 * 12)
+    products = 2 * 3 * 60 * 129 * 12 * (2 * 256 + 9 + 30)
+    assert one.method == "gram"
+    assert one.cost == pytest.approx(passes + products)
+
+
 def test_memory_limit_bounds_the_plan():
     free = planned(2000, 20, 256)
     for limit in (free.memory // 2, free.memory // 8):
