@@ -296,10 +296,11 @@ def test_invariances(seed, activation, readout, scale):
     np.testing.assert_allclose(copy, ntk, rtol=0, atol=1e-15 * size)
 
 
-# Those by series share their code with tanh; test_activations.py has the gradients of all moments.
-SERIES = ("sigmoid", "softplus", "silu", "elu")
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SERIES]
-FAST = [name for name in rnntk.activations.NAMES if name not in SERIES]
+# Those by series share their code with tanh, abs with relu, cos with sin; test_activations.py has the
+# gradients of all moments.
+SHARED = ("sigmoid", "softplus", "silu", "elu", "abs", "cos")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SHARED]
+FAST = [name for name in rnntk.activations.NAMES if name not in SHARED]
 
 
 @pytest.mark.usefixtures("x64")
