@@ -296,8 +296,8 @@ def test_invariances(seed, activation, readout, scale):
     np.testing.assert_allclose(copy, ntk, rtol=0, atol=1e-15 * size)
 
 
-# Those by series share their code with tanh, abs with relu, cos with sin; test_activations.py has the
-# gradients of all moments.
+# Those by series share their code with tanh, abs with relu, cos with sin; test_activations.py has
+# the gradients of all moments.
 SHARED = ("sigmoid", "softplus", "silu", "elu", "abs", "cos")
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SHARED]
 FAST = [name for name in rnntk.activations.NAMES if name not in SHARED]
