@@ -11,11 +11,10 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from rnntk import sequences
+from rnntk import scalars, sequences
 from rnntk.backprop import Factors
 from rnntk.contraction import gram, jacobian
 from rnntk.elman import PRECISION
@@ -195,7 +194,7 @@ def _arrays(params: Any, dtype: jnp.dtype) -> dict[str, Array]:
             raise ValueError(
                 f"params[{name!r}] must be a matrix (c, k) or a bias (c,), got {jnp.shape(value)}."
             )
-        _check_finite(f"params[{name!r}]", arrays[name])
+        scalars.check_finite(f"params[{name!r}]", arrays[name])
     return arrays
 
 
@@ -203,13 +202,8 @@ def _initial(leaf: Any, dtype: jnp.dtype) -> Array:
     if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
         return jnp.asarray(leaf)
     array = jnp.asarray(leaf, dtype)
-    _check_finite("state", array)
+    scalars.check_finite("state", array)
     return array
-
-
-def _check_finite(name: str, value: Array) -> None:
-    if sequences.is_concrete(value) and not np.isfinite(np.asarray(value)).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity.")
 
 
 def _factors(

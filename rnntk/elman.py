@@ -97,7 +97,7 @@ class ElmanRNN:
                 raise ValueError(f"{name} must be one of {valid}, got {getattr(self, name)!r}.")
         for name in (*STDS, "initial_state_std"):
             scalars.check_std(name, getattr(self, name))
-        scalars.check_one("initial_state_std", self.initial_state_std)
+        scalars.check_single(self, ["initial_state_std"])
         if (self.initial_state == "zero") != (self.initial_state_std == 0):
             raise ValueError(
                 f"initial_state={self.initial_state!r} and initial_state_std="
@@ -344,8 +344,7 @@ def layers(rnn: ElmanRNN, network: Params) -> tuple[Params, ...]:
 
 def check_params(rnn: ElmanRNN, params: Params, input_dim: int) -> None:
     """Check ``rnn``, and names and shapes of ``params`` against what ``rnn.init`` would draw."""
-    for name in STDS:  # several values could broadcast; jax.vmap runs them
-        scalars.check_one(name, getattr(rnn, name))
+    scalars.check_single(rnn, STDS)
     try:
         output_dim, width = networks(rnn, params)[0]["V"].shape
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
-from rnntk import sequences
+from rnntk import scalars, sequences
 from rnntk.backprop import Batch, Gradients, gradients, join
 from rnntk.contraction import gram, jacobian, starts
 from rnntk.elman import (
@@ -99,20 +99,13 @@ def empirical_kernel(
     find = _at_once if single and chosen.cost < BRIEF else _kernel
     kernel, finite = find(rnn, params, one, two, outputs == "mean", chosen)
     if sequences.is_concrete(finite) and not bool(finite):
-        _check_finite(params)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            scalars.check_finite(f"params{jax.tree_util.keystr(path)}", leaf)
         raise FloatingPointError(
             f"The empirical kernel overflows {x1.dtype}: states or gradients grow by a constant "
             "factor a step. Reduce w_std or the tokens, or use shorter sequences."
         )
     return kernel
-
-
-def _check_finite(params: Params) -> None:
-    """Refuse NaN and infinity."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if sequences.is_concrete(leaf) and not jnp.isfinite(leaf).all():
-            name = jax.tree_util.keystr(path)
-            raise ValueError(f"params{name} must be finite, got NaN or infinity.")
 
 
 def _kernel(

@@ -110,8 +110,7 @@ def infinite_kernel(
         >>> kernel.ntk.shape, bool((kernel.ntk == kernel.ntk.T).all())
         ((5, 5), True)
     """
-    for name in STDS:
-        scalars.check_one(name, getattr(rnn, name))
+    scalars.check_single(rnn, STDS)
     x1, lengths1 = sequences.check_batch(x1, lengths1, "1")
     x2, lengths2 = sequences.check_second(x1, x2, lengths2)
     one = _prepare(rnn, x1, lengths1)

@@ -3,7 +3,7 @@
 import math
 import os
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import jax
@@ -135,24 +135,8 @@ def plan(
     v_shape = np.shape(networks(rnn, params)[0]["V"])
     x1 = x1 if isinstance(x1, jax.Array) else jnp.asarray(x1)
     itemsize, device = x1.dtype.itemsize, _device(x1)
-    return _plan(
-        architecture, v_shape, shape1, shape2, itemsize, device, outputs, method, memory_limit
-    )
-
-
-@lru_cache  # as planning takes longer than a small kernel
-def _plan(
-    architecture: tuple[int, bool, str, tuple[str, ...]],
-    v_shape: tuple[int, int],
-    shape1: tuple[int, int, int],
-    shape2: tuple[int, int, int] | None,
-    itemsize: int,
-    device: jax.Device,
-    outputs: str,
-    method: str,
-    memory_limit: int | None,
-) -> Plan:
-    sizes = _sizes(architecture, v_shape, shape1, shape2, itemsize, device, outputs)
+    on_cpu = device.platform == "cpu"
+    sizes = _sizes(architecture, v_shape, shape1, shape2, itemsize, on_cpu, outputs)
     limit = _default_limit(device) if memory_limit is None else int(memory_limit)
     wanted = METHODS[1:] if method == "auto" else (method,)
     plans = [_largest(sizes, name, limit) for name in wanted]
@@ -177,19 +161,21 @@ def default_limit(x: Array) -> int:
     return _default_limit(_device(x))
 
 
+@cache
 def _default_limit(device: jax.Device) -> int:
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     return (device.memory_stats() or {}).get("bytes_limit", 2**32) // 4
 
 
+@lru_cache  # as working it out takes longer than a small kernel
 def _sizes(
     architecture: tuple[int, bool, str, tuple[str, ...]],
     v_shape: tuple[int, int],
     shape1: tuple[int, int, int],
     shape2: tuple[int, int, int] | None,
     itemsize: int,
-    device: jax.Device,
+    cpu: bool,
     outputs: str,
 ) -> Sizes:
     (depth, bidirectional, readout, trainable), (o, m) = architecture, v_shape
@@ -215,10 +201,11 @@ def _sizes(
         depth * directions,
         tuple(layers) * directions if layers[0][1] else (),
         itemsize,
-        device.platform == "cpu",
+        cpu,
     )
 
 
+@lru_cache
 def _largest(sizes: Sizes, method: str, limit: int) -> Plan:
     """The plan of the largest panels that fit, or the smallest one if none does."""
     found = [_fitting(sizes, method, keep, limit) for keep in (True, False)]

@@ -1,5 +1,6 @@
-"""Checks of single numbers among the arguments: standard deviations and sizes."""
+"""Checks of numbers among the arguments: standard deviations, sizes, arrays that are finite."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -19,13 +20,14 @@ def check_std(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be finite and not negative, got {value}.")
 
 
-def check_one(name: str, value: Any) -> None:
-    """Refuse several numbers, which would broadcast against an axis of sequences."""
-    if np.shape(value) != ():
-        raise ValueError(
-            f"{name} must be one number, got shape {np.shape(value)}; to run over several use "
-            f"jax.vmap."
-        )
+def check_single(owner: Any, names: Iterable[str]) -> None:
+    """Refuse attributes of several numbers, which would broadcast against an axis of sequences."""
+    for name in names:
+        shape = np.shape(getattr(owner, name))
+        if shape != ():
+            raise ValueError(
+                f"{name} must be one number, got shape {shape}; to run over several use jax.vmap."
+            )
 
 
 def check_size(name: str, value: Any) -> int:
@@ -33,3 +35,9 @@ def check_size(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
     return int(value)
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Refuse NaN and infinity in an array; tracers pass, as their values are not known yet."""
+    if is_concrete(value) and not np.isfinite(np.asarray(value)).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity.")

@@ -88,7 +88,7 @@ def in_parts(monkeypatch):
     for name, value in {"parallel.CORES": 2, "planning.CORES": 2, "planning.SMALLEST": 1}.items():
         monkeypatch.setattr(f"rnntk.{name}", value)
     monkeypatch.setattr("rnntk.empirical.BRIEF", 0)
-    monkeypatch.setattr("rnntk.planning._plan", planning._plan.__wrapped__)  # no old plans
+    monkeypatch.setattr("rnntk.planning._largest", planning._largest.__wrapped__)  # no old plans
 
 
 @pytest.mark.usefixtures("x64", "in_parts")
