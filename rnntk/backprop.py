@@ -6,14 +6,17 @@ a_s^T, of the signal that reaches the pre-activations and of what the matrix rea
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from rnntk.elman import ElmanRNN, Forward, Params, forward, networks
+from rnntk.elman import PRECISION, ElmanRNN, Params, networks
+from rnntk.forward import Trace, forward, multipliers, scaled
+
+ALIGNED = 16  # columns: on a CPU, products of so many times a whole number are a seventh faster
 
 
 class Batch(NamedTuple):
@@ -31,7 +34,7 @@ class Factors(NamedTuple):
         signals: backpropagated to the pre-activations. Axis r holds the output coordinates that
             stay apart (steps of the output, and outputs if they are not averaged); axis c is
             contracted (units, and outputs if they are averaged).
-        reads: what W, U and the bias of the layer read, scaled, side by side.
+        reads: what W, U and the bias of the layer read, scaled, side by side; zeros may follow.
     """
 
     signals: Float[Array, "n t r c"]
@@ -72,56 +75,126 @@ def gradients(
     """
     if size is not None:
         batch = jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, size), batch)
-    x = batch.x
-    n, t, _ = x.shape
-    o, m = networks(rnn, params)[0]["V"].shape
-    shifts = [[jnp.zeros((t, n, m), x.dtype)] * rnn.depth for _ in networks(rnn, params)]
-
-    def run(shifts: list[list[Array]]) -> tuple[Array, Forward]:
-        result = forward(rnn, params, x, batch.lengths, batch.keys, shifts)
-        return result.output, result
-
-    def arrange(signal: Float[Array, "coordinates t n m"]) -> Float[Array, "n t r c"]:
-        signal = signal.transpose(2, 1, 0, 3)
-        return signal.reshape(n, t, -1, o * m) / math.sqrt(o) if average else signal
-
-    v_scale = jnp.asarray(rnn.v_std, x.dtype) / math.sqrt(m)
-    if set(rnn.trainable) == {"V"}:
-        result = run(shifts)[1]
-        return Gradients((), _features(result, v_scale))
-    output, pull, result = jax.vjp(run, shifts, has_aux=True)
-    coordinates = math.prod(output.shape[1:])
-    basis = jnp.eye(coordinates, dtype=x.dtype).reshape(coordinates, 1, *output.shape[1:])
-    basis = jnp.broadcast_to(basis, (coordinates, *output.shape))
-    signals = jax.vmap(lambda cotangent: pull(cotangent)[0])(basis)
-    layers = tuple(
-        Factors(arrange(signals[direction][layer]), _reads(rnn, result, direction, layer))
-        for direction in range(len(signals))
-        for layer in range(rnn.depth)
-    )
-    return Gradients(layers, _features(result, v_scale))
+    x, lengths, keys = batch
+    result = forward(rnn, params, x, lengths, keys)
+    found: list[Factors] = []
+    features = []
+    for direction, network in enumerate(networks(rnn, params)):
+        traces = result.traces[direction]
+        scales = [multipliers(rnn, network, index, x.dtype) for index in range(rnn.depth)]
+        features.append(scales[0]["V"] * result.features[direction].swapaxes(0, 1))
+        if set(rnn.trainable) == {"V"}:
+            continue
+        signals = _backpropagate(rnn, network, traces, lengths, direction)
+        averaged = len(network["V"]) if average else 1
+        found += map(partial(_factors, rnn, averaged), signals, traces, scales)
+    return Gradients(tuple(found), tuple(features))
 
 
-def _features(result: Forward, scale: Array) -> tuple[Float[Array, "n s m"], ...]:
-    return tuple(scale * features.swapaxes(0, 1) for features in result.features)
+def _backpropagate(
+    rnn: ElmanRNN,
+    network: Params,
+    traces: list[Trace],
+    lengths: Int[Array, " n"] | None,
+    direction: int,
+) -> list[Float[Array, "t n coordinates m"]]:
+    """Signals at the pre-activations of each layer, from all coordinates of the output."""
+    t, n, m = traces[0].preactivations.shape
+    matrices = [scaled(rnn, network, index, traces[0].tokens.dtype) for index in range(rnn.depth)]
+    v = matrices[-1]["V"]
+    given, last = None, jnp.broadcast_to(v, (n, *v.shape))
+    if rnn.readout != "last" or lengths is not None:
+        share = _shares(rnn, lengths, n, t, direction, v.dtype)
+        given = (share[..., None, None] * v[None, None, None]).reshape(t, n, -1, m)
+        last = jnp.zeros_like(given[0])
+    signals: list[Array] = []
+    for index in reversed(range(rnn.depth)):
+        if signals:
+            given = jnp.matmul(signals[0], matrices[index + 1]["U"], precision=PRECISION)
+            last = jnp.zeros_like(last)
+        found = _through(rnn, matrices[index]["W"], traces[index].preactivations, given, last)
+        signals.insert(0, found)
+    return signals
 
 
-def _reads(rnn: ElmanRNN, result: Forward, direction: int, layer: int) -> Float[Array, "n t k"]:
-    states, tokens = result.states[direction][layer], result.tokens[direction][layer]
-    states, tokens = states.swapaxes(0, 1), tokens.swapaxes(0, 1)
-    dtype, m = states.dtype, states.shape[-1]
-    fan_in = jnp.asarray(rnn.u_std, dtype) / math.sqrt(m)
+def _through(
+    rnn: ElmanRNN,
+    w: Float[Array, "m m"],
+    preactivations: Float[Array, "t n m"],
+    given: Float[Array, "t n coordinates m"] | None,
+    last: Float[Array, "n coordinates m"],
+) -> Float[Array, "t n coordinates m"]:
+    """Backwards through the steps of a layer.
+
+    Args:
+        rnn: the architecture.
+        w: what multiplies the states.
+        preactivations: of the layer.
+        given: gradients with respect to the states, but for what later steps add; None is zero.
+        last: what they would add to that of the last state.
+    """
+
+    def signal(at: Any, gradient: Array) -> Array:
+        preactivation, given = at
+        gradient = gradient if given is None else gradient + given
+        pull = jax.vjp(rnn.phi.fn, preactivation)[1]
+        return jax.vmap(lambda one: pull(one)[0], 1, 1)(gradient)
+
+    def step(gradient: Array, at: Any) -> tuple[Array, Array]:
+        found = signal(at, gradient)
+        return jnp.matmul(found, w, precision=PRECISION), found
+
+    steps = (preactivations, given)
+    rest = jax.tree.map(lambda v: v[1:], steps)
+    gradient, later = jax.lax.scan(step, last, rest, reverse=True)
+    first = signal(jax.tree.map(lambda v: v[0], steps), gradient)  # W has nothing to multiply
+    return jnp.concatenate([first[None], later])
+
+
+def _shares(
+    rnn: ElmanRNN,
+    lengths: Int[Array, " n"] | None,
+    n: int,
+    t: int,
+    direction: int,
+    dtype: jnp.dtype,
+) -> Float[Array, "t n s"]:
+    """Shares of the states, in the order in which they are read, in what V reads at its s steps."""
+    count = jnp.full(n, t) if lengths is None else lengths
+    count, steps = count[None, :, None], jnp.arange(t)[:, None, None]
+    if rnn.readout == "last":
+        return (steps == count - 1).astype(dtype)
+    inside = steps < count
+    if rnn.readout == "mean":
+        return jnp.where(inside, 1 / count.astype(dtype), 0)
+    at = count - 1 - steps if direction else steps
+    return (inside & (at == jnp.arange(t)[None, None])).astype(dtype)
+
+
+def _factors(
+    rnn: ElmanRNN,
+    averaged: int,
+    signals: Float[Array, "t n coordinates m"],
+    trace: Trace,
+    scales: dict[str, Array],
+) -> Factors:
+    """Signals and reads of a layer, sequences first; so many outputs are contracted."""
+    t, n, m = trace.preactivations.shape
+    signals, tokens, dtype = signals.swapaxes(0, 1), trace.tokens.swapaxes(0, 1), signals.dtype
+    signals = signals.reshape(n, t, -1, averaged * m) / math.sqrt(averaged)
+    initial = jnp.zeros((n, m), dtype) if trace.initial is None else trace.initial
+    states = jnp.concatenate([initial[None], rnn.phi.fn(trace.preactivations[:-1])])
     reads = {
-        "W": states * (jnp.asarray(rnn.w_std, dtype) / math.sqrt(m)),
-        "U": tokens * (fan_in if layer else rnn.u_scale(tokens.shape[-1], dtype)),
-        "b": jnp.broadcast_to(jnp.asarray(rnn.b_std, dtype), (*states.shape[:2], 1)),
+        "W": scales["W"] * states.swapaxes(0, 1),
+        "U": scales["U"] * tokens,
+        "b": jnp.broadcast_to(scales["b"], (n, t, 1)),
     }
-    return jnp.concatenate([reads[g] for g in rnn.trainable if g in reads], axis=-1)
+    trained = [reads[group] for group in rnn.trainable if group in reads]
+    k = sum(read.shape[-1] for read in trained)
+    padding = jnp.zeros((n, t, aligned(k) - k), dtype)
+    return Factors(signals, jnp.concatenate([*trained, padding], axis=-1))
 
 
-@partial(jax.jit, static_argnames="n")
-def join(parts: tuple[Gradients, ...], n: int) -> Gradients:
-    """The gradients of n sequences, from parts of one size, the last of which may reach back."""
-    size = len(parts[0].features[0])
-    skipped = len(parts) * size - n
-    return jax.tree.map(lambda *v: jnp.concatenate([*v[:-1], v[-1][skipped:]]), *parts)
+def aligned(k: int) -> int:
+    """Columns of ``Factors.reads`` that have k numbers to hold."""
+    return -(-k // ALIGNED) * ALIGNED

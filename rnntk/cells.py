@@ -171,9 +171,9 @@ def cell_kernel(
     one = _factors(cell, arrays, state, x1)
     two = one if x2 is None else _factors(cell, arrays, state, x2)
     if method == "gram":
-        total = gram(one, two, tile=min(TILE, len(x1)), mirror=x2 is None)
+        total = gram((one,), (two,), tile=min(TILE, len(x1)), mirror=x2 is None)
     else:
-        total = jacobian(one, two, units=TILE, mirror=x2 is None)
+        total = jacobian((one,), (two,), units=TILE, mirror=x2 is None)
     if sequences.is_concrete(total) and not bool(jnp.isfinite(total).all()):
         raise FloatingPointError(
             f"The kernel of the cell overflows {x1.dtype}: states or gradients grow from step to "

@@ -30,11 +30,14 @@ UNROLLED = 64  # products of tiles; in a loop each tile would be cut out again a
 
 
 @partial(jax.jit, static_argnames=("tile", "mirror"))
-def gram(one: Layers, two: Layers, tile: int, mirror: bool) -> Float[Array, "n1 r1 n2 r2"]:
-    """The sum over layers, ``tile`` sequences a side at a time.
+def gram(
+    parts1: tuple[Layers, ...], parts2: tuple[Layers, ...], tile: int, mirror: bool
+) -> Float[Array, "n1 r1 n2 r2"]:
+    """The sum over layers, ``tile`` sequences a side at a time, of batches in parts.
 
     Where it is a loop, the last tile reaches back over the one before it, to have one shape.
     """
+    one, two = join(parts1), join(parts2)  # XLA cuts the tiles from the parts themselves
     (n1, _, r1, _), (n2, _, r2, _) = (layers[0].signals.shape for layers in (one, two))
     dtype = one[0].signals.dtype
     tile1, tile2 = min(tile, n1), min(tile, n2)
@@ -70,6 +73,11 @@ def gram(one: Layers, two: Layers, tile: int, mirror: bool) -> Float[Array, "n1 
     return symmetric(kernel) if mirror else kernel
 
 
+def join(parts: tuple[Any, ...]) -> Any:
+    """Arrays of all sequences, from those of some each."""
+    return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
+
+
 def starts(n: int, size: int) -> list[int]:
     """Starts of parts of equal size that cover n; the last may reach back."""
     return [min(start, n - size) for start in range(0, n, size)]
@@ -90,68 +98,75 @@ def _product(one: Factors, two: Factors) -> Float[Array, "n1 r1 n2 r2"]:
     return (signals * reads[:, :, None, :, :, None]).sum(axis=(1, 4))
 
 
-def jacobian(one: Layers, two: Layers, units: int, mirror: bool) -> Float[Array, "n1 r1 n2 r2"]:
-    """The sum over layers, ``units`` rows of the gradients at a time.
+def jacobian(
+    one: tuple[Layers, ...], two: tuple[Layers, ...], units: int, mirror: bool
+) -> Float[Array, "n1 r1 n2 r2"]:
+    """The sum over layers, ``units`` rows of the gradients at a time, of batches in parts.
 
     XLA forms the gradients of a batch on one core of a CPU, so every core gets rows of its own.
     """
-    (n1, _, r1, _), (n2, _, r2, _) = (layers[0].signals.shape for layers in (one, two))
+    r1, r2 = (parts[0][0].signals.shape[2] for parts in (one, two))
     workers = cores((one, two))
-    total = jnp.zeros((n1 * r1, n2 * r2), one[0].signals.dtype)
-    for factors1, factors2 in zip(one, two, strict=True):
-        c = factors1.signals.shape[-1]
+    total: Array | None = None
+    for layer in range(len(one[0])):
+        side1, side2 = (tuple(part[layer] for part in parts) for parts in (one, two))
+        c = side1[0].signals.shape[-1]
         size = min(units, c)
         firsts = np.arange(0, c, size)
         share = -(-len(firsts) // workers)
         firsts = np.pad(firsts, (0, share * workers - len(firsts)), constant_values=c)
         even = len(firsts) * size == c
-        rows = partial(_rows, factors1, factors2, size=size, even=even, mirror=mirror)
+        rows = partial(_rows, side1, side2, size=size, even=even, mirror=mirror)
         if workers == 1:
-            total = total + rows(firsts)
+            found = iter([rows(firsts)])
         else:
-            (device,) = factors1.signals.devices()
-            for part in in_threads(rows, firsts.reshape(workers, share), device):
-                total = total + part
-    return (symmetric(total) if mirror else total).reshape(n1, r1, n2, r2)
+            (device,) = side1[0].signals.devices()
+            found = in_threads(rows, firsts.reshape(workers, share), device)
+        for part in found:
+            total = part if total is None else total + part
+    assert total is not None
+    total = symmetric(total) if mirror else total
+    return total.reshape(total.shape[0] // r1, r1, -1, r2)
 
 
 @partial(jax.jit, static_argnames=("size", "even", "mirror"))
 def _rows(
-    one: Factors,
-    two: Factors,
+    one: Layers,
+    two: Layers,
     firsts: Int[ArrayLike, " chunks"],
     size: int,
     even: bool,
     mirror: bool,
 ) -> Float[Array, "n1_r1 n2_r2"]:
-    """Inner products of the gradients' rows from each of ``firsts`` on, ``size`` of them.
+    """Inner products of one layer's gradients in rows from each of ``firsts`` on, ``size`` of them.
 
     Unless the chunks are ``even``, the last rows reach back, without those that were counted
     before. If ``mirror``, only the upper half of the result is complete.
     """
-    (n1, _, r1, c), (n2, _, r2, _) = one.signals.shape, two.signals.shape
-    half = n1 * r1 // 2 if mirror and n1 * r1 >= HALVED else 0
+    c = one[0].signals.shape[-1]
 
     def form(factors: Factors, first: Array) -> Float[Array, "n_r size_k"]:
         start = jnp.minimum(first, c - size)
         signals = jax.lax.dynamic_slice_in_dim(factors.signals, start, size, axis=3)
         if not even:
             signals = jnp.where(start + jnp.arange(size) >= first, signals, 0)
-        signals = signals.reshape(
-            *signals.shape[:2], -1
-        )  # r and c side by side, as a matrix's axis
+        n, t, r, _ = signals.shape
+        signals = signals.reshape(n, t, r * size)  # side by side, as a matrix's axis
         gradient = jnp.einsum("itc,itk->ick", signals, factors.reads, precision=PRECISION)
-        n, _, r, _ = factors.signals.shape
         return gradient.reshape(n * r, -1)
 
     def step(total: Array, first: Array) -> tuple[Array, None]:
-        rows1 = form(one, first)
-        rows2 = rows1 if mirror else form(two, first)
-        if half:
+        rows1 = jnp.concatenate([form(part, first) for part in one])
+        rows2 = rows1 if mirror else jnp.concatenate([form(part, first) for part in two])
+        if mirror and len(rows1) >= HALVED:
+            half = len(rows1) // 2
             upper = jnp.matmul(rows1[:half], rows2.T, precision=PRECISION)
             lower = jnp.matmul(rows1[half:], rows2[half:].T, precision=PRECISION)
             return total.at[:half].add(upper).at[half:, half:].add(lower), None
         return total + jnp.matmul(rows1, rows2.T, precision=PRECISION), None
 
-    start = jnp.zeros((n1 * r1, n2 * r2), one.signals.dtype)
+    rows, columns = (
+        sum(len(part.signals) * part.signals.shape[2] for part in parts) for parts in (one, two)
+    )
+    start = jnp.zeros((rows, columns), one[0].signals.dtype)
     return jax.lax.scan(step, start, jnp.asarray(firsts))[0]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -274,6 +274,8 @@ class ElmanRNN:
             >>> rnn.apply(params, jnp.ones((5, 4, 3))).shape
             (5, 4, 2)
         """
+        from rnntk.forward import forward  # stands above this module, like all that use networks
+
         x, lengths = sequences.check_batch(x, lengths)
         check_params(self, params, x.shape[-1])
         return forward(self, params, x, lengths, sequence_keys(self, key, len(x))).output
@@ -309,14 +311,18 @@ class ElmanRNN:
             >>> kernel_fn(jnp.ones((5, 4, 3)), None, "ntk").shape
             (5, 5)
         """
-        from rnntk.stax import stax  # stands above this module, like all that use networks
+        from rnntk.stax import stax  # likewise
 
         return stax(self, width, output_dim)
 
 
-def _flatten(rnn: ElmanRNN) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
-    leaves = tuple((jax.tree_util.GetAttrKey(name), getattr(rnn, name)) for name in STDS)
-    return leaves, tuple(getattr(rnn, name) for name in STATIC)
+def _flatten(rnn: ElmanRNN) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    return tuple(getattr(rnn, name) for name in STDS), tuple(getattr(rnn, name) for name in STATIC)
+
+
+def _flatten_with_keys(rnn: ElmanRNN) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
+    stds, static = _flatten(rnn)
+    return tuple(zip(map(jax.tree_util.GetAttrKey, STDS), stds, strict=True)), static
 
 
 def _unflatten(static: tuple[Any, ...], stds: Iterable[Any]) -> ElmanRNN:
@@ -329,7 +335,8 @@ def _unflatten(static: tuple[Any, ...], stds: Iterable[Any]) -> ElmanRNN:
 
 
 STATIC = tuple(field.name for field in fields(ElmanRNN) if field.name not in STDS)
-jax.tree_util.register_pytree_with_keys(ElmanRNN, _flatten, _unflatten)
+# Without keys, which every call pays for, where none are wanted.
+jax.tree_util.register_pytree_with_keys(ElmanRNN, _flatten_with_keys, _unflatten, _flatten)
 
 
 def networks(rnn: ElmanRNN, params: Params) -> tuple[Params, ...]:
@@ -386,111 +393,3 @@ def sequence_keys(rnn: ElmanRNN, key: PRNGKeyArray | None, n: int) -> Array | No
     if key is None:
         raise ValueError("key is needed to draw independent initial states, got None.")
     return jax.random.split(jax.random.fold_in(key, STATES), n)
-
-
-class Forward(NamedTuple):
-    """A forward pass, network by network (one, or two if bidirectional), steps first.
-
-    Attributes:
-        output: shape (n, o), or (n, t, o) for "sequence".
-        features: what each readout matrix V reads, shape (1, n, m), or (t, n, m) for "sequence".
-        states: for each network and layer, what W reads: the states one step earlier, (t, n, m).
-        tokens: for each network and layer, what U reads, (t, n, d) or (t, n, m).
-    """
-
-    output: Array
-    features: list[Array]
-    states: list[list[Array]]
-    tokens: list[list[Array]]
-
-
-def forward(
-    rnn: ElmanRNN,
-    params: Params,
-    x: Float[Array, "n t d"],
-    lengths: Int[Array, " n"] | None,
-    keys: Array | None,
-    shifts: list[list[Array]] | None = None,
-) -> Forward:
-    """Run the network; ``shifts`` (t, n, m), by network and layer, add to the pre-activations.
-
-    The gradients of the shifts are the backpropagated signals. A backward network's states and
-    signals are in the order in which it reads.
-    """
-    output = jnp.zeros((), x.dtype)
-    result = Forward(output, [], [], [])
-    for direction, network in enumerate(networks(rnn, params)):
-        states = (sequences.reverse(x, lengths) if direction else x).swapaxes(0, 1)
-        result.states.append([])
-        result.tokens.append([])
-        for index, layer in enumerate(layers(rnn, network)):
-            m = layer["b"].shape[0]
-            h0 = _initial_state(rnn, layer, x.shape[0], x.dtype, keys, 2 * index + direction)
-            fan_in = jnp.asarray(rnn.u_std, x.dtype) / math.sqrt(m)
-            scale = fan_in if index else rnn.u_scale(x.shape[-1], x.dtype)
-            shift = jnp.zeros((), x.dtype) if shifts is None else shifts[direction][index]
-            result.tokens[-1].append(states)
-            last, states = _layer(rnn, layer, states, h0, scale, shift)
-            first = jnp.zeros_like(states[0]) if h0 is None else h0
-            result.states[-1].append(jnp.concatenate([first[None], states[:-1]]))
-        if direction and rnn.readout == "sequence":
-            states = sequences.reverse(states.swapaxes(0, 1), lengths).swapaxes(0, 1)
-        final = rnn.readout == "last" and lengths is None  # backwards, states[-1] is mostly zeros
-        result.features.append(last[None] if final else _readout(rnn, states, lengths))
-        v = network["V"].astype(x.dtype) * (jnp.asarray(rnn.v_std, x.dtype) / math.sqrt(m))
-        output = output + jnp.matmul(result.features[-1], v.T, precision=PRECISION)
-    output = output.swapaxes(0, 1) if rnn.readout == "sequence" else output[0]
-    return result._replace(output=output)
-
-
-def _initial_state(
-    rnn: ElmanRNN, layer: Params, n: int, dtype: jnp.dtype, keys: Array | None, number: int
-) -> Float[Array, "n m"] | None:
-    """What W reads at the first step; None if it is zero."""
-    (m,) = layer["b"].shape
-    if rnn.initial_state == "shared":
-        return jnp.broadcast_to(rnn.initial_state_std * layer["h0"].astype(dtype), (n, m))
-    if keys is None:
-        return None
-    draw = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), (m,), dtype))
-    return rnn.initial_state_std * draw(keys)
-
-
-def _layer(
-    rnn: ElmanRNN,
-    layer: Params,
-    tokens: Float[Array, "t n k"],
-    h0: Float[Array, "n m"] | None,
-    u_scale: Array,
-    shift: Array,
-) -> tuple[Float[Array, "n m"], Float[Array, "t n m"]]:
-    """The last state, and all; the tokens' share of all steps is one matrix product."""
-    dtype, m = tokens.dtype, layer["b"].shape[0]
-    w = layer["W"].astype(dtype) * (jnp.asarray(rnn.w_std, dtype) / math.sqrt(m))
-    drive = u_scale * jnp.matmul(tokens, layer["U"].astype(dtype).T, precision=PRECISION)
-    bias = jnp.asarray(rnn.b_std, dtype) * layer["b"].astype(dtype)
-    drive = drive + bias[None, None, :] + shift
-
-    def step(h: Array, u: Array) -> tuple[Array, Array]:
-        h = rnn.phi.fn(jnp.matmul(h, w.T, precision=PRECISION) + u)
-        return h, h
-
-    if h0 is not None:
-        return jax.lax.scan(step, h0, drive)
-    first = rnn.phi.fn(drive[0])  # W reads zeros: one product less, in the backward pass as well
-    last, states = jax.lax.scan(step, first, drive[1:])
-    return last, jnp.concatenate([first[None], states])
-
-
-def _readout(
-    rnn: ElmanRNN, states: Float[Array, "t n m"], lengths: Int[Array, " n"] | None
-) -> Float[Array, "s n m"]:
-    """What the output weights read: r(h)."""
-    count = jnp.full(states.shape[1], len(states)) if lengths is None else lengths
-    if rnn.readout == "last":
-        return jnp.take_along_axis(states, (count - 1)[None, :, None], axis=0)
-    if lengths is not None:
-        states = jnp.where(sequences.mask(lengths, len(states)).T[..., None], states, 0)
-    if rnn.readout == "sequence":
-        return states
-    return states.sum(axis=0, keepdims=True) / count[None, :, None].astype(states.dtype)

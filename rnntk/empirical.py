@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from rnntk import scalars, sequences
-from rnntk.backprop import Batch, Gradients, gradients, join
-from rnntk.contraction import gram, jacobian, starts
+from rnntk.backprop import Batch, Gradients, gradients
+from rnntk.contraction import gram, jacobian, join, starts
 from rnntk.elman import (
     PRECISION,
     SECOND,
@@ -119,7 +119,7 @@ def _kernel(
     rows, columns = starts(len(one.x), size1), starts(len(two.x), size2)
     find = partial(_gradients, rnn, params, average, plan.part)
     outputs = 1 if average else networks(rnn, params)[0]["V"].shape[0]
-    block = partial(_block, rnn, sizes=(size1, size2), outputs=outputs, plan=plan)
+    block = partial(_block, rnn, outputs=outputs, plan=plan)
     if len(rows) == len(columns) == 1:
         side1 = find(one, 0, size1)
         side2 = side1 if mirror else find(two, 0, size2)
@@ -160,7 +160,9 @@ def _gradients(
     (device,) = batch.x.devices()
     firsts = [start + i for i in starts(size, part)]
     find = partial(gradients, rnn, params, batch, average, size=part)
-    return tuple(in_threads(find, firsts, device))
+    *found, last = in_threads(find, firsts, device)
+    double = parts * part - size  # sequences, as the last part may reach back
+    return (*found, jax.tree.map(lambda v: v[double:], last) if double else last)
 
 
 def _block(
@@ -168,43 +170,27 @@ def _block(
     one: tuple[Gradients, ...],
     two: tuple[Gradients, ...],
     *,
-    sizes: tuple[int, int],
     outputs: int,
     mirror: bool,
     plan: Plan,
 ) -> Kernel:
     """The kernel of two panels, in parts; ``mirror`` says that they are the same."""
-    read = "V" in rnn.trainable
-    if not one[0].layers or plan.method == "gram":
-        return _by_gram(one, two, sizes, plan.tile, outputs, read, mirror)
-    side1 = join(one, sizes[0])
-    side2 = side1 if mirror else join(two, sizes[1])
-    total = jacobian(side1.layers, side2.layers, units=plan.units, mirror=mirror)
-    return _with_readout(total, side1.features, side2.features, outputs, read, mirror)
-
-
-@partial(jax.jit, static_argnames=("sizes", "tile", "outputs", "read", "mirror"))
-def _by_gram(
-    one: tuple[Gradients, ...],
-    two: tuple[Gradients, ...],
-    sizes: tuple[int, int],
-    tile: int,
-    outputs: int,
-    read: bool,
-    mirror: bool,
-) -> Kernel:
-    """The kernel in one program, in which tiles are cut from the parts without joining them."""
-    side1 = join(one, sizes[0])
-    side2 = side1 if mirror else join(two, sizes[1])
-    total = gram(side1.layers, side2.layers, tile=tile, mirror=mirror) if side1.layers else None
-    return _with_readout(total, side1.features, side2.features, outputs, read, mirror)
+    total = None
+    layers1, layers2 = (tuple(part.layers for part in parts) for parts in (one, two))
+    if layers1[0]:
+        if plan.method == "gram":
+            total = gram(layers1, layers2, tile=plan.tile, mirror=mirror)
+        else:
+            total = jacobian(layers1, layers2, units=plan.units, mirror=mirror)
+    features1, features2 = (tuple(part.features for part in parts) for parts in (one, two))
+    return _with_readout(total, features1, features2, outputs, "V" in rnn.trainable, mirror)
 
 
 @partial(jax.jit, static_argnames=("outputs", "read", "mirror"))
 def _with_readout(
     total: Float[Array, "n1 r1 n2 r2"] | None,
-    one: tuple[Array, ...],
-    two: tuple[Array, ...],
+    one: tuple[tuple[Array, ...], ...],
+    two: tuple[tuple[Array, ...], ...],
     outputs: int,
     read: bool,
     mirror: bool,
@@ -212,7 +198,7 @@ def _with_readout(
     """Add the gradients with respect to V, which ``outputs`` outputs do not share."""
     inner = [
         jnp.tensordot(f1, f2, axes=(-1, -1), precision=PRECISION)
-        for f1, f2 in zip(one, two, strict=True)
+        for f1, f2 in zip(join(one), join(two), strict=True)
     ]
     nngp = sum(inner[1:], inner[0])
     nngp = symmetric(nngp) if mirror else nngp

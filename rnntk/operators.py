@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from rnntk import sequences
 from rnntk.backprop import Batch
-from rnntk.elman import ElmanRNN, Params, check_params, forward, networks, sequence_keys
+from rnntk.elman import ElmanRNN, Params, check_params, networks, sequence_keys
+from rnntk.forward import forward
 
 
 @jax.tree_util.register_dataclass

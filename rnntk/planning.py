@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from rnntk.backprop import aligned
 from rnntk.contraction import UNROLLED
 from rnntk.elman import ElmanRNN, Params, networks
 from rnntk.parallel import CORES
@@ -27,6 +28,7 @@ FORM = 2.5  # forming gradients, one small product for each sequence
 MULTIPLY = 1.5  # multiplying them, products with few rows and long columns
 BACKPROPAGATE = 2.0
 SMALLEST = 16  # sequences that one core backpropagates; fewer take hardly less time
+WORTH = 24e6  # multiplications that make a chunk of gradients, of some tenths of a millisecond
 ENTRY = 30  # operations that an entry of a Gram matrix costs beside the product
 
 
@@ -184,7 +186,7 @@ def _sizes(
     layers = []
     for layer in range(depth):
         reads = groups | {"U": m if layer else shape1[2]}
-        k = sum(reads[g] for g in trainable if g in reads)
+        k = aligned(sum(reads[g] for g in trainable if g in reads))
         layers.append((m if outputs == "full" else m * o, k))
 
     def side(shape: tuple[int, int, int]) -> Side:
@@ -215,7 +217,7 @@ def _largest(sizes: Sizes, method: str, limit: int) -> Plan:
 def _fitting(sizes: Sizes, method: str, keep: bool, limit: int) -> Plan:
     panel = min(PANEL, max(sizes.one.n, sizes.two.n))
     while True:
-        units = min(128, max(16, 4096 // panel)) if sizes.cpu else 64
+        units = _units(sizes, panel)
         while True:
             found = _at(sizes, method, panel, keep, units)
             if found.memory <= limit or method == "gram" or units == 1:
@@ -224,6 +226,20 @@ def _fitting(sizes: Sizes, method: str, keep: bool, limit: int) -> Plan:
         if found.memory <= limit or panel == 1:
             return found
         panel //= 2
+
+
+def _units(sizes: Sizes, panel: int) -> int:
+    """Rows of the gradients to form at a time.
+
+    On a CPU few are the fastest, as XLA multiplies small matrices on one core, which is what
+    :func:`rnntk.contraction.jacobian` wants; but a chunk must be worth its overhead.
+    """
+    if not sizes.cpu:
+        return 64
+    steps = max(min(panel, side.n) * side.t * side.r for side in (sizes.one, sizes.two))
+    c, k = map(max, zip(*sizes.layers, (1, 1), strict=True))
+    enough = int(WORTH / (steps * k))
+    return min(c, max(16, enough - enough % 16))
 
 
 def _tile(panel: int, steps: int, cpu: bool) -> int:
@@ -266,8 +282,7 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
         sides = size1 * one.r + (0 if sizes.mirror and blocks == 1 else size2 * two.r)
         form = size1 * one.r * one.t + size2 * two.r * two.t
         cost = sum(2 * (FORM * form + MULTIPLY * area) * c * k for c, k in layers)
-        joined = sum(form * c + (size1 * one.t + size2 * two.t) * k for c, k in layers)
-        work = cores * (2 * gradient * sides + units * form + area) + area + joined
+        work = cores * (2 * gradient * sides + units * form + area) + area
     diagonal = panels1 if sizes.mirror else 0
     cost = cost * (blocks - diagonal + share * diagonal)
 

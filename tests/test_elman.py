@@ -7,7 +7,8 @@ import pytest
 
 import rnntk
 from rnntk import ElmanRNN, pad
-from rnntk.elman import SECOND, forward, sequence_keys
+from rnntk.elman import SECOND, sequence_keys
+from rnntk.forward import forward
 
 
 def draw(n=3, t=4, d=2):
@@ -87,8 +88,8 @@ def test_one_key_draws_parameters_and_states_that_share_no_number(depth, bidirec
     params = rnn.init(key, input_dim=2, width=4)
     drawn = [np.ravel(leaf) for leaf in jax.tree.leaves(params)]
     for batch in (key, jax.random.fold_in(key, SECOND)):
-        states = forward(rnn, params, x, None, sequence_keys(rnn, batch, len(x))).states
-        drawn += [np.ravel(layer) for direction in states for layer in direction]
+        traces = forward(rnn, params, x, None, sequence_keys(rnn, batch, len(x))).traces
+        drawn += [np.ravel(layer.initial) for direction in traces for layer in direction]
     numbers = np.concatenate(drawn)
     assert len(np.unique(numbers)) == len(numbers)
 

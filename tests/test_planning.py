@@ -74,7 +74,8 @@ def test_sides_that_change_places_cost_the_same():
     assert one.cost == pytest.approx(two.cost)
     # two passes: 3 sequences take the time of 32, 129 that of 129, three products a step each
     passes = 2 * 2 * 256**2 * 3 * (32 * 60 + 129 * 12)
-    products = 2 * 3 * 60 * 129 * 12 * (2 * 256 + 9 + 30)
+    # the states, the token and the bias are 265 columns, which zeros make 272
+    products = 2 * 3 * 60 * 129 * 12 * (256 + 272 + 30)
     assert one.method == "gram"
     assert one.cost == pytest.approx(passes + products)
 
@@ -156,10 +157,11 @@ def test_memory_of_the_parts_is_within_the_plan(method):
     pulled = held(gradients.lower(rnn, params, batch, average=True))
     factors = gradients(rnn, params, batch, average=True).layers
     stored = sum(v.nbytes for v in jax.tree.leaves(factors))
+    parts = (factors,)
     if method == "gram":
-        work = held(gram.lower(factors, factors, tile=chosen.tile, mirror=True))
+        work = held(gram.lower(parts, parts, tile=chosen.tile, mirror=True))
     else:
         firsts = np.arange(0, m, chosen.units)
-        rows = _rows.lower(*factors, *factors, firsts, size=chosen.units, even=True, mirror=True)
-        work = CORES * held(rows) + stored  # the parts of the cores, joined
+        rows = _rows.lower(factors, factors, firsts, size=chosen.units, even=True, mirror=True)
+        work = CORES * held(rows)
     assert max(pulled, stored + work) <= chosen.memory
