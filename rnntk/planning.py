@@ -25,11 +25,11 @@ PANEL = 512  # sequences; larger ones gain no speed, and leave progress unseen f
 # Time of an operation, over that of one in a large matrix product: chosen so that plans agree with
 # the crossovers measured in docs/theory/empirical.md.
 FORM = 2.5  # forming gradients, one small product for each sequence
-MULTIPLY = 1.5  # multiplying them, products with few rows and long columns
-BACKPROPAGATE = 2.0
+MULTIPLY = 1.25  # multiplying them, products with few rows and long columns
+BACKPROPAGATE = 1.5
 SMALLEST = 16  # sequences that one core backpropagates; fewer take hardly less time
 WORTH = 24e6  # multiplications that make a chunk of gradients, of some tenths of a millisecond
-ENTRY = 30  # operations that an entry of a Gram matrix costs beside the product
+ENTRY = 80  # operations that an entry of a Gram matrix costs beside the product
 
 
 @dataclass(frozen=True)
@@ -272,9 +272,12 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
         share = (tiles + 1) / (2 * tiles) if sizes.mirror else 1.0
         entries = area * one.t * two.t
         cost = sum(2 * entries * (c + ENTRY) + 2 * entries / (one.r * two.r) * k for c, k in layers)
-        square = min(tile, one.n) * one.r * one.t * min(tile, two.n) * two.r * two.t
-        cut = 2 * panel * steps * sum(c + k for c, k in layers)
-        work = 4 * square + cut
+        if tiles * math.ceil(size2 / tile) <= UNROLLED:  # XLA may hold the products of all tiles
+            held = 2 * entries * (share if blocks == 1 else 1.0)
+        else:
+            rows = (min(tile, side.n) * side.r * side.t for side in (one, two))
+            held = 4 * math.prod(rows)
+        work = held + 2 * panel * steps * sum(c + k for c, k in layers)
     else:
         share = 0.75 if sizes.mirror else 1.0
         cores = CORES if sizes.cpu else 1
@@ -295,7 +298,7 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
         # below 32 sequences, reading the weights takes the time
         each = 2 * max(1, 32 / size) * states * m * (2 + side.coordinates)
         cost += count * BACKPROPAGATE * each
-        transient = max(transient, states * (6 + 3 * side.coordinates))
+        transient = max(transient, states * (3 + 3 * side.coordinates))
     stored = [
         sum(side.r * side.t * c + side.t * k for c, k in layers) + side.r * m * depth
         for side in (one, two)
