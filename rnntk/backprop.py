@@ -130,8 +130,8 @@ def _through(
         rnn: the architecture.
         w: what multiplies the states.
         preactivations: of the layer.
-        given: gradients with respect to the states, but for what later steps add; None is zero.
-        last: what they would add to that of the last state.
+        given: gradients with respect to each state, but through later steps; None if zero.
+        last: added to that of the last state.
     """
 
     def signal(at: Any, gradient: Array) -> Array:
@@ -147,7 +147,7 @@ def _through(
     steps = (preactivations, given)
     rest = jax.tree.map(lambda v: v[1:], steps)
     gradient, later = jax.lax.scan(step, last, rest, reverse=True)
-    first = signal(jax.tree.map(lambda v: v[0], steps), gradient)  # W has nothing to multiply
+    first = signal(jax.tree.map(lambda v: v[0], steps), gradient)  # and no further
     return jnp.concatenate([first[None], later])
 
 

@@ -10,7 +10,8 @@ Two exact ways to contract sum_{s,s'} <delta_s, delta'_s'> <a_s, a'_s'> over two
 Neither needs memory for n c k numbers. docs/theory/empirical.md compares the two.
 """
 
-from functools import partial
+from collections.abc import Iterator
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -107,24 +108,23 @@ def jacobian(
     """
     r1, r2 = (parts[0][0].signals.shape[2] for parts in (one, two))
     workers = cores((one, two))
-    total: Array | None = None
-    for layer in range(len(one[0])):
-        side1, side2 = (tuple(part[layer] for part in parts) for parts in (one, two))
-        c = side1[0].signals.shape[-1]
-        size = min(units, c)
-        firsts = np.arange(0, c, size)
-        share = -(-len(firsts) // workers)
-        firsts = np.pad(firsts, (0, share * workers - len(firsts)), constant_values=c)
-        even = len(firsts) * size == c
-        rows = partial(_rows, side1, side2, size=size, even=even, mirror=mirror)
-        if workers == 1:
-            found = iter([rows(firsts)])
-        else:
-            (device,) = side1[0].signals.devices()
-            found = in_threads(rows, firsts.reshape(workers, share), device)
-        for part in found:
-            total = part if total is None else total + part
-    assert total is not None
+
+    def found() -> Iterator[Float[Array, "n1_r1 n2_r2"]]:
+        for side1, side2 in zip(zip(*one, strict=True), zip(*two, strict=True), strict=True):
+            c = side1[0].signals.shape[-1]
+            size = min(units, c)
+            firsts = np.arange(0, c, size)
+            share = -(-len(firsts) // workers)
+            firsts = np.pad(firsts, (0, share * workers - len(firsts)), constant_values=c)
+            even = len(firsts) * size == c
+            rows = partial(_rows, side1, side2, size=size, even=even, mirror=mirror)
+            if workers == 1:
+                yield rows(firsts)
+            else:
+                (device,) = side1[0].signals.devices()
+                yield from in_threads(rows, firsts.reshape(workers, share), device)
+
+    total = reduce(jnp.add, found())
     total = symmetric(total) if mirror else total
     return total.reshape(total.shape[0] // r1, r1, -1, r2)
 
