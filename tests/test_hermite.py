@@ -203,7 +203,7 @@ def test_single_precision(name):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["tanh", "elu"])
+@pytest.mark.parametrize("name", ["tanh", pytest.param("elu", marks=pytest.mark.slow)])
 def test_gradient_with_respect_to_the_angle(name):
     # Price's theorem: the derivative of E phi phi' by the covariance is E of the derivatives'
     activation = activations.resolve(name)

@@ -311,8 +311,8 @@ def test_invariances(activation, readout, seed, scale):
 
 
 # Those by series share their code with tanh, abs with relu, cos with sin; test_activations.py has
-# the gradients of all moments.
-SHARED = ("sigmoid", "softplus", "silu", "elu", "abs", "cos")
+# the gradients of all moments, gelu's own among them.
+SHARED = ("sigmoid", "softplus", "silu", "elu", "abs", "cos", "gelu")
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SHARED]
 FAST = [name for name in rnntk.activations.NAMES if name not in SHARED]
 
