@@ -82,6 +82,7 @@ class Sizes(NamedTuple):
     width: int
     depth: int  # of both directions together
     layers: tuple[tuple[int, int], ...]  # c and k where gradients count: rnntk.backprop.Factors
+    tokens: int  # numbers of a token, in all copies that a pass makes of it
     itemsize: int
     cpu: bool
 
@@ -202,6 +203,7 @@ def _sizes(
         m,
         depth * directions,
         tuple(layers) * directions if layers[0][1] else (),
+        (2 + directions) * shape1[2],
         itemsize,
         cpu,
     )
@@ -211,12 +213,17 @@ def _sizes(
 def _largest(sizes: Sizes, method: str, limit: int) -> Plan:
     """The plan of the largest panels that fit, or the smallest one if none does."""
     found = [_fitting(sizes, method, keep, limit) for keep in (True, False)]
-    return min(found, key=lambda plan: (plan.memory > limit, plan.cost))
+    fitting = [plan for plan in found if plan.memory <= limit]
+    if not fitting:
+        return min(found, key=lambda plan: plan.memory)
+    return min(fitting, key=lambda plan: plan.cost)
 
 
 def _fitting(sizes: Sizes, method: str, keep: bool, limit: int) -> Plan:
-    panel = min(PANEL, max(sizes.one.n, sizes.two.n))
+    n = max(sizes.one.n, sizes.two.n)
+    panels = math.ceil(n / PANEL)
     while True:
+        panel = math.ceil(n / panels)  # of equal sizes, as the last one reaches back to be as large
         units = _units(sizes, panel)
         while True:
             found = _at(sizes, method, panel, keep, units)
@@ -225,7 +232,7 @@ def _fitting(sizes: Sizes, method: str, keep: bool, limit: int) -> Plan:
             units //= 2
         if found.memory <= limit or panel == 1:
             return found
-        panel //= 2
+        panels *= 2
 
 
 def _units(sizes: Sizes, panel: int) -> int:
@@ -273,11 +280,11 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
         entries = area * one.t * two.t
         cost = sum(2 * entries * (c + ENTRY) + 2 * entries / (one.r * two.r) * k for c, k in layers)
         if tiles * math.ceil(size2 / tile) <= UNROLLED:  # XLA may hold the products of all tiles
-            held = 2 * entries * (share if blocks == 1 else 1.0)
+            products = 2 * entries * (share if blocks == 1 else 1.0)
         else:
             rows = (min(tile, side.n) * side.r * side.t for side in (one, two))
-            held = 4 * math.prod(rows)
-        work = held + 2 * panel * steps * sum(c + k for c, k in layers)
+            products = 4 * math.prod(rows)
+        work = products + 2 * panel * steps * sum(c + k for c, k in layers)
     else:
         share = 0.75 if sizes.mirror else 1.0
         cores = CORES if sizes.cpu else 1
@@ -298,7 +305,8 @@ def _at(sizes: Sizes, method: str, panel: int, keep: bool, units: int) -> Plan:
         # below 32 sequences, reading the weights takes the time
         each = 2 * max(1, 32 / size) * states * m * (2 + side.coordinates)
         cost += count * BACKPROPAGATE * each
-        transient = max(transient, states * (3 + 3 * side.coordinates))
+        held = states * (3 + 3 * side.coordinates) + size * side.t * sizes.tokens
+        transient = max(transient, held)
     stored = [
         sum(side.r * side.t * c + side.t * k for c, k in layers) + side.r * m * depth
         for side in (one, two)

@@ -78,7 +78,7 @@ def check_lengths(lengths: ArrayLike, shape: tuple[int, ...], name: str) -> Int[
                 f"{name} must lie in 1..{t} (the steps of the array), "
                 f"got {int(np.asarray(lengths)[i])} for sequence {i}."
             )
-    return jnp.asarray(lengths)
+    return jnp.asarray(lengths).astype(int)  # unsigned ones cannot be subtracted from
 
 
 def check_batch(

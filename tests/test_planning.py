@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -94,6 +95,25 @@ def test_memory_limit_bounds_the_plan():
         planned(2, 20, 10**7)
 
 
+@pytest.mark.parametrize("method", ["gram", "jacobian"])
+def test_limit_that_the_message_names_is_accepted_and_one_byte_less_is_not(method):
+    rnn = ElmanRNN(readout="sequence", depth=2)
+    params = rnn.init(jax.random.key(0), input_dim=2, width=23)
+    x = jnp.zeros((40, 6, 2))
+    with pytest.raises(ValueError, match="memory_limit must be at least") as said:
+        plan(rnn, params, x, method=method, memory_limit=1)
+    least = int(re.search(r"([\d,]+) bytes", str(said.value))[1].replace(",", ""))
+    assert plan(rnn, params, x, method=method, memory_limit=least).memory == least
+    with pytest.raises(ValueError, match="memory_limit must be at least"):
+        plan(rnn, params, x, method=method, memory_limit=least - 1)
+
+
+@pytest.mark.parametrize("method", ["gram", "jacobian"])
+def test_one_sequence_more_than_a_panel_costs_little_more(method):
+    full, more = (planned(n, 8, 256, method=method).cost for n in (512, 513))
+    assert more < 1.2 * full  # three blocks of a fourth of the area each, and as many passes
+
+
 @pytest.fixture
 def benchmark(monkeypatch):
     """The script that compares the empirical kernel with its peers."""
@@ -134,6 +154,19 @@ def test_benchmark_refuses_wrong_rows(benchmark, monkeypatch, capsys, rows):
     with pytest.raises(SystemExit, match="2"):
         benchmark.main()
     assert "rows are n,t,m or n,t,m,outputs, got" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trainable", [("W", "U", "b", "V"), ("W",), ("V",)])
+def test_copies_of_large_tokens_are_in_the_plan(trainable):
+    from rnntk.backprop import Batch, gradients
+
+    rnn = ElmanRNN(trainable=trainable, bidirectional=True)
+    params = rnn.init(jax.random.key(0), input_dim=300, width=8)
+    x, lengths = jnp.zeros((20, 9, 300), jnp.float32), jnp.full(20, 8)
+    lowered = gradients.lower(rnn, params, Batch(x, lengths, None), True, 0, len(x))
+    found = lowered.compile().memory_analysis()
+    needed = found.temp_size_in_bytes + found.output_size_in_bytes
+    assert needed <= plan(rnn, params, x).memory
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rnntk import pad
+from rnntk.sequences import check_batch, reverse
 
 
 def test_pad():
@@ -24,3 +25,12 @@ def test_pad():
 def test_bad_lists(sequences, message):
     with pytest.raises(ValueError, match=message):
         pad(sequences)
+
+
+@pytest.mark.usefixtures("x64")
+def test_unsigned_lengths_reverse_as_signed_ones_do():
+    x = np.arange(12.0).reshape(2, 3, 2)
+    tokens, lengths = check_batch(x, np.array([2, 3], np.uint64))
+    x[0, 2] = 0  # padding
+    expected = np.stack([x[0][[1, 0, 2]], x[1][[2, 1, 0]]])
+    np.testing.assert_array_equal(reverse(tokens, lengths), expected)
