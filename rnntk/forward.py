@@ -70,15 +70,15 @@ def forward(
         result.traces.append([])
         for index, layer in enumerate(layers(rnn, network)):
             h0 = _initial_state(rnn, layer, x.shape[0], x.dtype, keys, 2 * index + direction)
-            last, trace = _layer(rnn, scaled(rnn, network, index, x.dtype), tokens, h0)
+            matrices = scaled(rnn, network, index, x.dtype)
+            last, trace = _layer(rnn, matrices, tokens, h0)
             result.traces[-1].append(trace)
             tokens = rnn.phi.fn(trace.preactivations)
         if direction and rnn.readout == "sequence":
             tokens = sequences.reverse(tokens.swapaxes(0, 1), lengths).swapaxes(0, 1)
         final = rnn.readout == "last" and lengths is None
         result.features.append(last[None] if final else _readout(rnn, tokens, lengths))
-        v = scaled(rnn, network, 0, x.dtype)["V"]
-        output = output + jnp.matmul(result.features[-1], v.T, precision=PRECISION)
+        output = output + jnp.matmul(result.features[-1], matrices["V"].T, precision=PRECISION)
     output = output.swapaxes(0, 1) if rnn.readout == "sequence" else output[0]
     return result._replace(output=output)
 
