@@ -53,7 +53,7 @@ def on_pairs(phi, nodes, a1, a2, covariance):
         v = jnp.sqrt(a2) * (rho * z1 + rest * z[:, None, None])
         inner = [
             jnp.tensordot(w, fn(v), 1) * fn(u)
-            for fn in (phi.fn, partial(rnntk.hermite.derivative, phi.fn))
+            for fn in (phi.fn, partial(rnntk.activations.hermite.derivative, phi.fn))
         ]
         return [t + w1 * i for t, i in zip(total, inner, strict=True)], None
 
@@ -83,7 +83,7 @@ def main():
     print(f"{'':24}{head}\n{'':24}" + f"{'phi':>10}{'phi_deriv':>10}{'us':>8}" * len(methods))
     for name in ("tanh", "sigmoid", "softplus", "silu", "elu"):
         phi = rnntk.activations.resolve(name)
-        slope = partial(rnntk.hermite.derivative, phi.fn)
+        slope = partial(rnntk.activations.hermite.derivative, phi.fn)
         for a in VARIANCES:
             sizes = [reference(fn, a, 0.0) for fn in (phi.fn, slope)]
             for away in AWAY:

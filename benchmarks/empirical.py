@@ -197,7 +197,7 @@ def in_turn(names: list[str], sizes: tuple[int, ...]) -> dict[str, dict[str, Any
 
 def row(sizes: tuple[int, ...], peers: list[str], top: float) -> dict[str, Any]:
     """Ours and the peers at one size."""
-    from rnntk.planning import plan
+    from rnntk.empirical.planning import plan
 
     n, t, m, o = sizes
     rnn, params, x = problem(*sizes)

@@ -53,7 +53,10 @@ def write_sources() -> None:
         for name in ITEMS
     ]
     pages = {"rnntk": [".. automodule:: rnntk\n   :no-members:", *root]} | {
-        f"rnntk.{name}": [f".. automodule:: rnntk.{name}\n   :members:"] for name in MODULES
+        f"rnntk.{name}": [
+            f".. automodule:: rnntk.{name}\n   :members:\n   :imported-members:"
+        ]
+        for name in MODULES
     }
     for name, directives in pages.items():
         body = "\n\n".join(directives)
@@ -66,9 +69,11 @@ def public_names() -> set[str]:
     """Full names of all that the root exports and of all that its public modules define."""
     names = {f"rnntk.{name}" for name in rnntk.__all__}
     for module in MODULES:
-        for name, item in vars(getattr(rnntk, module)).items():
-            here = getattr(item, "__module__", None) == f"rnntk.{module}"
-            if here and not name.startswith("_") and (isclass(item) or isfunction(item)):
+        here = getattr(rnntk, module)
+        for name in getattr(here, "__all__", vars(here)):
+            item = getattr(here, name)
+            ours = getattr(item, "__module__", "").startswith(f"rnntk.{module}")
+            if ours and not name.startswith("_") and (isclass(item) or isfunction(item)):
                 names.add(f"rnntk.{module}.{name}")
     return names
 

@@ -30,7 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import rnntk
-from rnntk.preactivations import preactivations
+from rnntk.infinite.preactivations import preactivations
 
 jax.config.update("jax_enable_x64", True)
 

@@ -5,23 +5,22 @@ __version__ = "0.1.0"
 from rnntk import (
     activations,
     bounds,
-    certified,
     datasets,
+    empirical,
     interop,
-    planning,
     plot,
     predict,
     spectrum,
     train,
     verification,
 )
-from rnntk.cells import cell_kernel
-from rnntk.elman import ElmanRNN
-from rnntk.empirical import empirical_kernel
-from rnntk.ensemble import Ensemble, empirical_ensemble
-from rnntk.infinite import infinite_kernel
+from rnntk.empirical.cells import cell_kernel
+from rnntk.empirical.ensemble import Ensemble, empirical_ensemble
+from rnntk.empirical.kernel import empirical_kernel
+from rnntk.empirical.operator import EmpiricalOperator, empirical_operator
+from rnntk.infinite.kernel import infinite_kernel
 from rnntk.kernel import Kernel
-from rnntk.operators import EmpiricalOperator, empirical_operator
+from rnntk.network.elman import ElmanRNN
 from rnntk.sequences import pad
 
 __all__ = [
@@ -32,15 +31,14 @@ __all__ = [
     "activations",
     "bounds",
     "cell_kernel",
-    "certified",
     "datasets",
+    "empirical",
     "empirical_ensemble",
     "empirical_kernel",
     "empirical_operator",
     "infinite_kernel",
     "interop",
     "pad",
-    "planning",
     "plot",
     "predict",
     "spectrum",

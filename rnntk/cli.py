@@ -12,7 +12,7 @@ import jax
 
 import rnntk
 from rnntk import report
-from rnntk.stages import Settings
+from rnntk.report import Settings
 
 BAD_INPUT = 2
 INTERRUPTED = 130

@@ -32,8 +32,8 @@ def verify(certificate: Any) -> bool:
     seconds for the matrix, more at higher precision.
 
     Args:
-        certificate: a :class:`rnntk.certified.Certificate`. Of ``radius``, ``bits`` and ``method``,
-            which tell how it was made, only what contradicts the rest is noticed.
+        certificate: a :class:`rnntk.spectrum.Certificate`. Of ``radius``, ``bits`` and
+            ``method``, which tell how it was made, only what contradicts the rest is noticed.
 
     Returns:
         True if both ends are proved, for the data and the network that are stated, and the latter

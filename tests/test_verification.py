@@ -10,7 +10,7 @@ import pytest
 import rnntk
 from rnntk import ElmanRNN
 from rnntk.activations import leaky_relu
-from rnntk.certified import certify
+from rnntk.spectrum.certificate import certify
 from rnntk.verification import verify
 
 SUBJECTS = {

@@ -1,0 +1,1 @@
+"""Symmetric matrices: checks, estimates of extreme eigenvalues, and proved enclosures."""

@@ -1,0 +1,1 @@
+"""Elman networks: what they are, their parameters, and their forward pass."""

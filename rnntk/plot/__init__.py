@@ -1,0 +1,23 @@
+"""Figures of deviations, spectra, bounds, scores and training; each function returns a figure."""
+
+from rnntk.plot.figures import (
+    bounds,
+    losses,
+    min_eigenvalue,
+    min_eigenvalue_by_width,
+    predictions,
+    scores,
+    spectrum,
+    width_convergence,
+)
+
+__all__ = [
+    "bounds",
+    "losses",
+    "min_eigenvalue",
+    "min_eigenvalue_by_width",
+    "predictions",
+    "scores",
+    "spectrum",
+    "width_convergence",
+]

@@ -1,0 +1,1 @@
+"""Large kernels in tiles, on all cores."""
