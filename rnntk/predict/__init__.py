@@ -1,5 +1,20 @@
-"""Predictions of kernels: ridge regression, and the function that gradient flow has learnt."""
+"""Predictions of kernels: regression, Gaussian processes, gradient flow, classification."""
 
-from rnntk.predict.regression import KernelRegression, gradient_flow
+from rnntk.predict.descent import gradient_descent, largest_stable_step
+from rnntk.predict.flow import gradient_flow
+from rnntk.predict.gaussian_process import GaussianProcess
+from rnntk.predict.regression import KernelRegression
+from rnntk.predict.ridges import RidgePath, ridge_path
+from rnntk.predict.trained import Posterior, trained_ensemble
 
-__all__ = ["KernelRegression", "gradient_flow"]
+__all__ = [
+    "GaussianProcess",
+    "KernelRegression",
+    "Posterior",
+    "RidgePath",
+    "gradient_descent",
+    "gradient_flow",
+    "largest_stable_step",
+    "ridge_path",
+    "trained_ensemble",
+]
