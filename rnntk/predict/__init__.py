@@ -1,20 +1,33 @@
 """Predictions of kernels: regression, Gaussian processes, gradient flow, classification."""
 
 from rnntk.predict.descent import gradient_descent, largest_stable_step
+from rnntk.predict.fitting import SequenceRegression, fit
 from rnntk.predict.flow import gradient_flow
 from rnntk.predict.gaussian_process import GaussianProcess
+from rnntk.predict.likelihood import (
+    Hyperparameters,
+    MarginalLikelihood,
+    fit_hyperparameters,
+    log_marginal_likelihood,
+)
 from rnntk.predict.regression import KernelRegression
 from rnntk.predict.ridges import RidgePath, ridge_path
 from rnntk.predict.trained import Posterior, trained_ensemble
 
 __all__ = [
     "GaussianProcess",
+    "Hyperparameters",
     "KernelRegression",
+    "MarginalLikelihood",
     "Posterior",
     "RidgePath",
+    "SequenceRegression",
+    "fit",
+    "fit_hyperparameters",
     "gradient_descent",
     "gradient_flow",
     "largest_stable_step",
+    "log_marginal_likelihood",
     "ridge_path",
     "trained_ensemble",
 ]
