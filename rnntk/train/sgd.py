@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rnntk import sequences
 from rnntk.network.elman import ElmanRNN, Params
+from rnntk.network.parameters import hold_untrained
 from rnntk.predict.regression import check_labels, check_values
 
 # One compiled call runs a chunk of steps; between chunks the progress shows, a diverged run stops
@@ -238,11 +239,7 @@ def _loss(
     batch: _Data,
     initial: Float[Array, "b o"] | Float[Array, "b t o"],
 ) -> Float[Array, ""]:
-    def freeze(path: tuple[Any, ...], leaf: Array) -> Array:
-        return leaf if path[-1].key in rnn.trainable else jax.lax.stop_gradient(leaf)
-
-    params = jax.tree_util.tree_map_with_path(freeze, params)
-    change = rnn.apply(params, batch.x, batch.lengths) - initial
+    change = rnn.apply(hold_untrained(rnn, params), batch.x, batch.lengths) - initial
     return ((change - batch.targets) ** 2).sum() / (2 * len(batch.x))
 
 
