@@ -1,5 +1,6 @@
 """Predictions of kernels: regression, Gaussian processes, gradient flow, classification."""
 
+from rnntk.predict.classification import KernelClassifier
 from rnntk.predict.descent import gradient_descent, largest_stable_step
 from rnntk.predict.fitting import SequenceRegression, fit
 from rnntk.predict.flow import gradient_flow
@@ -17,6 +18,7 @@ from rnntk.predict.trained import Posterior, trained_ensemble
 __all__ = [
     "GaussianProcess",
     "Hyperparameters",
+    "KernelClassifier",
     "KernelRegression",
     "MarginalLikelihood",
     "Posterior",

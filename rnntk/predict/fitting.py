@@ -155,7 +155,7 @@ def fit(
     size = min(_RANK, len(kernel)) if rank is None else checks.check_size("rank", rank)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
-    chosen, reason = (method, "as asked") if method != "auto" else _choose(len(kernel), memory)
+    chosen, reason = (method, "as asked") if method != "auto" else choose_method(len(kernel), memory)
     if chosen == "exact":
         model = KernelRegression(kernel.matrix(), labels, ridge)
         found = float(model.ridge)
@@ -213,7 +213,7 @@ def _bound(residual: float, labels: np.ndarray, ridge: float) -> float:
     return residual * size / math.sqrt(ridge) if ridge > 0 else math.inf
 
 
-def _choose(n: int, memory: float | None) -> tuple[str, str]:
+def choose_method(n: int, memory: float | None) -> tuple[str, str]:
     """The method for a number of sequences, and the reason in words."""
     if memory is None:
         memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2

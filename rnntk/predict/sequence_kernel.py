@@ -44,10 +44,10 @@ class SequenceKernel:
         """The kernel of checked arguments."""
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
-        if rnn.readout == "sequence":
+        if rnn.r.per_step:
             raise ValueError(
                 "rnn.readout must be 'last' or 'mean' for predictions of one label a sequence, "
-                "got 'sequence'."
+                f"got {rnn.readout!r}."
             )
         return cls(rnn, *sequences.check_batch(x, lengths), kind)
 
@@ -89,6 +89,14 @@ class SequenceKernel:
         count = len(_cuts(len(self), BLOCK))
         return count * (count + 1) // 2
 
+    def at(self, index: Int[np.ndarray, " k"]) -> "SequenceKernel":
+        """The kernel of some of the sequences."""
+        return SequenceKernel(self.rnn, *self._part(index), self.kind)
+
+    def cross(self, x: ArrayLike, lengths: ArrayLike | None) -> Float[np.ndarray, "n_test n"]:
+        """Kernel of new sequences (rows) with these."""
+        return self._kernel(self._new(x, lengths), self._part(slice(None)))
+
     def predict(
         self,
         x: ArrayLike,
@@ -97,19 +105,23 @@ class SequenceKernel:
         index: Int[np.ndarray, " k"] | None = None,
     ) -> Float[np.ndarray, "n_test o"]:
         """Kernel of new sequences with the training ones (at an index) times coefficients."""
-        new, new_lengths = sequences.check_batch(x, lengths)
+        new = self._new(x, lengths)
+        train = self._part(slice(None) if index is None else index)
+        predictions = np.zeros((len(new[0]), coefficients.shape[1]))
+        for rows in _cuts(len(new[0]), BLOCK):
+            for columns in _cuts(len(train[0]), BLOCK):
+                tile = self._kernel(_take(new, rows), _take(train, columns))
+                predictions[rows] += tile.astype(np.float64) @ coefficients[columns]
+        return predictions
+
+    def _new(self, x: ArrayLike, lengths: ArrayLike | None) -> Batch:
+        new, counts = sequences.check_batch(x, lengths)
         if new.shape[-1] != self.x.shape[-1]:
             raise ValueError(
                 f"x must have tokens of size {self.x.shape[-1]} like the training sequences, got "
                 f"{new.shape[-1]}."
             )
-        train = self._part(slice(None) if index is None else index)
-        predictions = np.zeros((len(new), coefficients.shape[1]))
-        for rows in _cuts(len(new), BLOCK):
-            for columns in _cuts(len(train[0]), BLOCK):
-                tile = self._kernel(_take((new, new_lengths), rows), _take(train, columns))
-                predictions[rows] += tile.astype(np.float64) @ coefficients[columns]
-        return predictions
+        return new, counts
 
     def _part(self, rows: slice | Int[np.ndarray, " k"]) -> Batch:
         return _take((self.x, self.lengths), rows)
