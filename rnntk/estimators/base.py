@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
@@ -31,7 +30,7 @@ class SequenceEstimator(BaseEstimator):
             raise ValueError(f"kernel must be one of {tuple(kinds)}, got {self.kernel!r}.")
 
     def _read(
-        self, X: Any, lengths: ArrayLike | None, *, reset: bool
+        self, X: Any, lengths: Any, *, reset: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Tokens (n, t, d) and lengths; ``reset`` in fit, which also learns the token size."""
         if is_ragged(X):
@@ -54,7 +53,8 @@ class SequenceEstimator(BaseEstimator):
                 )
         if reset:
             self._one_channel = X.shape[2] == 1
-        return X.astype(jax.dtypes.canonicalize_dtype(X.dtype)), lengths
+            self._dtype = jax.dtypes.canonicalize_dtype(X.dtype)  # float32 where x64 is off
+        return X.astype(self._dtype), lengths
 
     def _check_tokens(self, size: int, reset: bool) -> None:
         """``n_features_in_`` is the token size where there is an axis of tokens."""

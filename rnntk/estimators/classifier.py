@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import scipy.special
-from jax.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, column_or_1d
@@ -111,7 +110,7 @@ class RNTKClassifier(ClassifierMixin, SequenceEstimator):
         self.tolerance = tolerance
         self.rank = rank
 
-    def fit(self, X: Any, y: ArrayLike, lengths: ArrayLike | None = None) -> "RNTKClassifier":
+    def fit(self, X: Any, y: Any, lengths: Any = None) -> "RNTKClassifier":
         """Fit to sequences and their classes, (n,)."""
         self._check_kernel((*KINDS, "precomputed"))
         if self.classifier not in CLASSIFIERS:
@@ -151,17 +150,17 @@ class RNTKClassifier(ClassifierMixin, SequenceEstimator):
         _check_count(self.classes_)
         self.model_ = KernelClassifier(matrix, index, self.classifier, self.ridge, self.C)
 
-    def decision_function(self, X: Any, lengths: ArrayLike | None = None) -> np.ndarray:
+    def decision_function(self, X: Any, lengths: Any = None) -> np.ndarray:
         """Outputs of the classes, (n, classes); for two classes how far the second leads, (n,)."""
         values = self._outputs(X, lengths)
         return values if values.shape[1] > 2 else values[:, 1] - values[:, 0]
 
-    def predict(self, X: Any, lengths: ArrayLike | None = None) -> np.ndarray:
+    def predict(self, X: Any, lengths: Any = None) -> np.ndarray:
         """The most likely class, (n,)."""
         outputs = self._outputs(X, lengths)
         return self.classes_[np.argmax(outputs, axis=1)]
 
-    def predict_proba(self, X: Any, lengths: ArrayLike | None = None) -> np.ndarray:
+    def predict_proba(self, X: Any, lengths: Any = None) -> np.ndarray:
         """Calibrated probabilities, (n, classes), of :class:`rnntk.predict.KernelClassifier`."""
         values = self._outputs(X, lengths)
         if not isinstance(self.model_, KernelClassifier):
@@ -173,7 +172,7 @@ class RNTKClassifier(ClassifierMixin, SequenceEstimator):
             raise ValueError("predict_proba needs two training sequences of each class.")
         return scipy.special.softmax(values / self.model_.temperature, axis=1)
 
-    def _outputs(self, X: Any, lengths: ArrayLike | None) -> np.ndarray:
+    def _outputs(self, X: Any, lengths: Any) -> np.ndarray:
         check_is_fitted(self)
         if self.kernel == "precomputed":
             return self.model_.decision(self._cross(X))
@@ -185,9 +184,9 @@ class RNTKClassifier(ClassifierMixin, SequenceEstimator):
     def score(
         self,
         X: Any,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
+        y: Any,
+        sample_weight: Any = None,
+        lengths: Any = None,
     ) -> float:
         """Accuracy."""
         return float(accuracy_score(y, self.predict(X, lengths), sample_weight=sample_weight))

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import check_array, check_consistent_length
@@ -96,7 +95,7 @@ class RNTKRegressor(RegressorMixin, SequenceEstimator):
         self.tolerance = tolerance
         self.rank = rank
 
-    def fit(self, X: Any, y: ArrayLike, lengths: ArrayLike | None = None) -> "RNTKRegressor":
+    def fit(self, X: Any, y: Any, lengths: Any = None) -> "RNTKRegressor":
         """Fit to sequences and their labels, (n,) or (n, outputs)."""
         self._check_kernel((*KINDS, "precomputed"))
         if y is None:
@@ -123,7 +122,7 @@ class RNTKRegressor(RegressorMixin, SequenceEstimator):
         self.ridge_ = self.model_.ridge
         return self
 
-    def predict(self, X: Any, lengths: ArrayLike | None = None) -> np.ndarray:
+    def predict(self, X: Any, lengths: Any = None) -> np.ndarray:
         """Predictions, (n,) or (n, outputs)."""
         check_is_fitted(self)
         if self.kernel == "precomputed":
@@ -133,9 +132,9 @@ class RNTKRegressor(RegressorMixin, SequenceEstimator):
     def score(
         self,
         X: Any,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
+        y: Any,
+        sample_weight: Any = None,
+        lengths: Any = None,
     ) -> float:
         """Coefficient of determination."""
         return float(r2_score(y, self.predict(X, lengths), sample_weight=sample_weight))
@@ -146,6 +145,6 @@ class RNTKRegressor(RegressorMixin, SequenceEstimator):
         return tags
 
 
-def check_targets(y: ArrayLike) -> np.ndarray:
+def check_targets(y: Any) -> np.ndarray:
     """Labels as floating point, by scikit-learn's rules."""
     return check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")

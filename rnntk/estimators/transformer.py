@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from jax.typing import ArrayLike
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -93,7 +92,7 @@ class RNTKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sequenc
         self.random_state = random_state
 
     def fit(
-        self, X: Any, y: ArrayLike | None = None, lengths: ArrayLike | None = None
+        self, X: Any, y: Any = None, lengths: Any = None
     ) -> "RNTKTransformer":
         """Choose landmarks among sequences; ``y`` is ignored."""
         self._check_kernel(KINDS)
@@ -116,7 +115,7 @@ class RNTKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sequenc
         self._n_features_out = len(part.pivots)
         return self
 
-    def transform(self, X: Any, lengths: ArrayLike | None = None) -> np.ndarray:
+    def transform(self, X: Any, lengths: Any = None) -> np.ndarray:
         """Features, (n, components), in the dtype of X."""
         check_is_fitted(self)
         x, counts = self._read(X, lengths, reset=False)
