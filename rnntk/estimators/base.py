@@ -29,9 +29,7 @@ class SequenceEstimator(BaseEstimator):
         if self.kernel not in kinds:
             raise ValueError(f"kernel must be one of {tuple(kinds)}, got {self.kernel!r}.")
 
-    def _read(
-        self, X: Any, lengths: Any, *, reset: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _read(self, X: Any, lengths: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """Tokens (n, t, d) and lengths; ``reset`` in fit, which also learns the token size."""
         if is_ragged(X):
             if lengths is not None:

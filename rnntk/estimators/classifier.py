@@ -83,8 +83,8 @@ class RNTKClassifier(ClassifierMixin, SequenceEstimator):
         initial_state_std: float = 0.0,
         trainable: tuple[str, ...] = GROUPS,
         kernel: str = "ntk",
-        classifier: str = "least_squares",
-        ridge: float | str = "leave_one_out",
+        classifier: Any = "least_squares",
+        ridge: Any = "leave_one_out",
         C: float = 10.0,
         method: str = "auto",
         tolerance: float = 1e-8,
@@ -133,7 +133,7 @@ class RNTKClassifier(ClassifierMixin, SequenceEstimator):
             self._fit_matrix(self.kernel_.matrix(), index)
         else:
             _check_count(self.classes_)
-            self.model_ = fit(
+            self.model_: Any = fit(
                 self.kernel_.rnn,
                 x,
                 one_hot(index, len(self.classes_)),

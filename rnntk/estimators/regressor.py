@@ -72,7 +72,7 @@ class RNTKRegressor(RegressorMixin, SequenceEstimator):
         initial_state_std: float = 0.0,
         trainable: tuple[str, ...] = GROUPS,
         kernel: str = "ntk",
-        ridge: float | str = "leave_one_out",
+        ridge: Any = "leave_one_out",
         method: str = "auto",
         tolerance: float = 1e-8,
         rank: int | None = None,
@@ -104,7 +104,7 @@ class RNTKRegressor(RegressorMixin, SequenceEstimator):
         if self.kernel == "precomputed":
             matrix = self._square(X)
             check_consistent_length(matrix, y)
-            self.model_ = KernelRegression(matrix, y, self.ridge)
+            self.model_: Any = KernelRegression(matrix, y, self.ridge)
         else:
             x, counts = self._read(X, lengths, reset=True)
             check_consistent_length(x, y)

@@ -91,9 +91,7 @@ class RNTKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sequenc
         self.n_components = n_components
         self.random_state = random_state
 
-    def fit(
-        self, X: Any, y: Any = None, lengths: Any = None
-    ) -> "RNTKTransformer":
+    def fit(self, X: Any, y: Any = None, lengths: Any = None) -> "RNTKTransformer":
         """Choose landmarks among sequences; ``y`` is ignored."""
         self._check_kernel(KINDS)
         x, counts = self._read(X, lengths, reset=True)
@@ -121,4 +119,6 @@ class RNTKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sequenc
         x, counts = self._read(X, lengths, reset=False)
         cross = self.kernel_.cross(x, counts).astype(np.float64)
         features = scipy.linalg.solve_triangular(self.triangle_, cross.T, lower=True).T
-        return features.astype(np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64)
+        return features.astype(
+            np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
+        )

@@ -91,7 +91,7 @@ class LowRankPreconditioner:
     @classmethod
     def of(cls, part: PartialCholesky, ridge: float) -> "LowRankPreconditioner":
         """The preconditioner of a matrix whose low-rank part is known, plus a ridge."""
-        n, rank = part.factor.shape
+        n = len(part.factor)
         values, vectors = scipy.linalg.eigh(part.factor.T @ part.factor, check_finite=False)
         kept = values > 1e-12 * values.max(initial=0.0)
         basis = part.factor @ (vectors[:, kept] / np.sqrt(values[kept]))

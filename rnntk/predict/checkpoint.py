@@ -34,8 +34,9 @@ def fingerprint(*parts: Any) -> str:
 def write(path: Path, of: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Replace a checkpoint; whoever reads sees the old one or the new one, whole."""
     part = path.with_name(path.name + ".part")
+    contents: dict[str, Any] = {_FINGERPRINT: np.array(of), **arrays}
     with part.open("wb") as file:
-        np.savez(file, **{_FINGERPRINT: np.array(of)}, **arrays)
+        np.savez(file, **contents)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

@@ -1,7 +1,8 @@
 """The infinite-width kernel with its derivatives in the network's standard deviations."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import ElmanRNN
+from rnntk.tiling import tuning
 from rnntk.tiling.threads import in_threads
 
 STDS = ("w_std", "u_std", "b_std")
@@ -29,9 +31,7 @@ def kernel_with_derivatives(
     Raises:
         FloatingPointError: where the kernel or a derivative leaves the range of its dtype.
     """
-    kernel = np.asarray(
-        getattr(infinite_kernel(rnn, x, lengths1=lengths), kind), np.float64
-    )
+    kernel = np.asarray(getattr(infinite_kernel(rnn, x, lengths1=lengths), kind), np.float64)
     derivatives = {name: np.empty_like(kernel) for name in STDS}
     cuts = [slice(start, start + _TILE) for start in range(0, len(x), _TILE)]
     pairs = [(a, b) for i, a in enumerate(cuts) for b in cuts[i:]]
@@ -40,17 +40,20 @@ def kernel_with_derivatives(
     def part(rows: slice) -> tuple[Array, Array | None]:
         return x[rows], None if lengths is None else lengths[rows]
 
+    device = next(iter(x.devices()))
+    tangents_of = _compiled(device.platform)
+
     def compute(pair: tuple[slice, slice]) -> Array:
         one, two = part(pair[0]), None if pair[0] == pair[1] else part(pair[1])
-        return _tangents(rnn, stds, one, two, kind)
+        return tangents_of(rnn, stds, one, two, kind)
 
-    device = next(iter(x.devices()))
     for (a, b), tangents in zip(pairs, in_threads(compute, pairs, device), strict=True):
         tile = np.asarray(tangents, np.float64)
         for name, values in zip(STDS, tile, strict=True):
             derivatives[name][a, b] = values
             derivatives[name][b, a] = values.T
-    derivatives["v_std"] = kernel * (2 / float(rnn.v_std)) if rnn.v_std else np.zeros_like(kernel)
+    v_std = float(np.asarray(rnn.v_std))
+    derivatives["v_std"] = kernel * (2 / v_std) if v_std else np.zeros_like(kernel)
     for name, values in derivatives.items():
         if not np.isfinite(values).all():
             raise FloatingPointError(
@@ -60,7 +63,12 @@ def kernel_with_derivatives(
     return kernel, derivatives
 
 
-@partial(jax.jit, static_argnames="kind")
+@cache
+def _compiled(platform: str) -> Callable[..., Array]:
+    options = tuning.elementwise_options(platform)
+    return jax.jit(_tangents, static_argnames="kind", compiler_options=options)
+
+
 def _tangents(
     rnn: ElmanRNN, stds: Float[Array, " s"], one: Any, two: Any, kind: str
 ) -> Float[Array, "s n1 n2"]:

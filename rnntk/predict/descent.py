@@ -126,9 +126,7 @@ def largest_stable_step(
         values = scipy.linalg.eigvalsh(matrix, check_finite=False)
     else:
         values = lanczos.ritz(lambda v: matrix @ v, len(matrix), -1, 1e-12)[0]
-    check_semidefinite(
-        float(values[0]), float(values[-1]), resolution(matrix, kernel), "kernel"
-    )
+    check_semidefinite(float(values[0]), float(values[-1]), resolution(matrix, kernel), "kernel")
     if not values[-1] > 0:
         raise ValueError("kernel must not be zero: every step size is stable, and nothing moves.")
     return float(2 * (1 + momentum) * len(matrix) / (values[-1] * curvature))

@@ -67,9 +67,7 @@ def resolution(matrix: Float[np.ndarray, "n n"], kernel: ArrayLike) -> float:
     return matrices.resolution(len(matrix), matrices.size_of(matrix), dtype)
 
 
-def factorize(
-    matrix: Float[np.ndarray, "n n"], ridge: float, rounding: float
-) -> Factorization:
+def factorize(matrix: Float[np.ndarray, "n n"], ridge: float, rounding: float) -> Factorization:
     """Factorize matrix + ridge I.
 
     Raises:

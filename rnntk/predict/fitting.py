@@ -155,7 +155,9 @@ def fit(
     size = min(_RANK, len(kernel)) if rank is None else checks.check_size("rank", rank)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
-    chosen, reason = (method, "as asked") if method != "auto" else choose_method(len(kernel), memory)
+    chosen, reason = (
+        (method, "as asked") if method != "auto" else choose_method(len(kernel), memory)
+    )
     if chosen == "exact":
         model = KernelRegression(kernel.matrix(), labels, ridge)
         found = float(model.ridge)

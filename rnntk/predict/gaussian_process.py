@@ -5,7 +5,6 @@ from dataclasses import InitVar, dataclass, field
 
 import jax
 import numpy as np
-import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray, Real
 
@@ -199,9 +198,7 @@ class GaussianProcess:
         return np.maximum(variances, 0.0)
 
 
-def check_prior(
-    kernel: ArrayLike, n_test: int, name: str
-) -> Float[np.ndarray, "n_test n_test"]:
+def check_prior(kernel: ArrayLike, n_test: int, name: str) -> Float[np.ndarray, "n_test n_test"]:
     """Return the kernel of new points with themselves as float64."""
     prior = matrices.check_symmetric(kernel, name)
     if len(prior) != n_test:

@@ -118,13 +118,13 @@ def _run(
     """Conjugate gradients from a state until every column's residual is below the tolerance."""
     if _relative(state.residual, right).max() <= tolerance:
         return state
-    for state in iterate(product, precondition, state):
-        record.write(state)
-        relative = float(_relative(state.residual, right).max())
-        bar.set_postfix(step=state.steps, residual=f"{relative:.1e}")
+    for found in iterate(product, precondition, state):
+        record.write(found)
+        relative = float(_relative(found.residual, right).max())
+        bar.set_postfix(step=found.steps, residual=f"{relative:.1e}")
         if relative <= tolerance:
-            return state
-        if state.steps >= _LIMIT:
+            return found
+        if found.steps >= _LIMIT:
             raise FloatingPointError(
                 f"conjugate gradients have not converged in {_LIMIT} steps, the residual is "
                 f"{relative:.1e}: raise the ridge, the rank or the tolerance."
@@ -180,8 +180,13 @@ class _Record:
         self.steps = int(arrays["refined_steps"])
         if "refined" in arrays:
             self.refined, self.left = arrays["refined"], arrays["left"]
-        names = ("solution", "residual", "direction", "energy")
-        return Iterate(*(arrays[name] for name in names), steps=int(arrays["steps"]))
+        return Iterate(
+            solution=arrays["solution"],
+            residual=arrays["residual"],
+            direction=arrays["direction"],
+            energy=arrays["energy"],
+            steps=int(arrays["steps"]),
+        )
 
     def write(self, state: Iterate) -> None:
         """Replace the checkpoint by a state."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -228,7 +229,7 @@ class _Search:
 
     def at(self, logarithms: np.ndarray) -> tuple[ElmanRNN, float]:
         """The network and the noise of a point."""
-        values = dict(zip(self.names, np.exp(logarithms).tolist(), strict=True))
+        values: dict[str, Any] = dict(zip(self.names, np.exp(logarithms).tolist(), strict=True))
         noise = values.pop("noise", self.noise)
         return replace(self.rnn, **values), noise
 
@@ -285,7 +286,7 @@ def _in_range(
 ) -> dict[str, tuple[float, float]]:
     """The bounds with that of w_std lowered until the largest kernel of all is in range."""
     while True:
-        top = {name: limits[name][1] for name in names if name in STDS}
+        top: dict[str, Any] = {name: limits[name][1] for name in names if name in STDS}
         first = None if lengths is None else lengths[:1]
         try:
             # every sequence beside one other: that is what the recursion checks, at n pairs' cost

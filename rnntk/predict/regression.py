@@ -63,7 +63,9 @@ class KernelRegression:
         y = check_labels(self.y, len(matrix))
         if isinstance(self.ridge, str):
             if self.ridge not in CRITERIA:
-                raise ValueError(f"ridge must be a number or one of {CRITERIA}, got {self.ridge!r}.")
+                raise ValueError(
+                    f"ridge must be a number or one of {CRITERIA}, got {self.ridge!r}."
+                )
             ridge = ridge_path(kernel, y).best(self.ridge)
         else:
             ridge = check_ridge(self.ridge)

@@ -39,8 +39,8 @@ def trained_ensemble(
     r"""Infinitely wide networks from random starts, each trained by gradient flow for some time.
 
     Their outputs begin as the Gaussian process of the NNGP kernel :math:`\mathcal K` and move by
-    the NTK :math:`\Theta`. With :math:`\Phi = \Theta(x, X)\, \Theta^{-1} (1 - e^{-\Theta \tau / n})`
-    they stay Gaussian (Lee et al. 2019, equations 14-15), with the mean :math:`\Phi y` and the
+    the NTK :math:`\Theta`. With :math:`\Phi = \Theta(x, X)\, \Theta^{-1} (1 - e^{-\Theta \tau /
+    n})` they stay Gaussian (Lee et al. 2019, equations 14-15), with the mean :math:`\Phi y` and the
     covariance
 
     .. math::

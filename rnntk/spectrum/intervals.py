@@ -148,9 +148,7 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
         raise FloatingPointError("The trace exceeds the range of float64: rescale K.")
     if largest <= 0:
         raise ValueError(f"K must have a positive eigenvalue, got {largest:.3g} as the largest.")
-    floor = matrices.resolution(
-        len(values), matrices.size_of_spectrum(values), np.asarray(K).dtype
-    )
+    floor = matrices.resolution(len(values), matrices.size_of_spectrum(values), np.asarray(K).dtype)
     relative = values / largest  # squares and sums of these are in range
     shares = np.maximum(relative, 0) / np.maximum(relative, 0).sum()
     entropy = -float(np.sum(shares * np.log(np.where(shares > 0, shares, 1))))

@@ -63,7 +63,7 @@ def test_predictions_are_those_of_kernel_regression(x64):
 def test_every_argument_of_the_network_is_a_parameter():
     for estimator in ESTIMATORS:
         parameters = estimator.get_params()
-        network = {f for f in rnntk.ElmanRNN.__dataclass_fields__}
+        network = set(rnntk.ElmanRNN.__dataclass_fields__)
         assert network <= set(parameters)
         assert clone(estimator).get_params() == parameters
 

@@ -49,9 +49,7 @@ def test_descent_is_the_steps_one_by_one(loss, momentum):
     start, start_test = rng.standard_normal((N, 2)), rng.standard_normal((N_TEST, 2))
     counts = np.array([0, 1, 2, 37, 37, 300])
     options = {"initial_train": start, "initial_test": start_test, "loss": loss}
-    path = gradient_descent(
-        kernel, y, cross, counts, step_size=1.5, momentum=momentum, **options
-    )
+    path = gradient_descent(kernel, y, cross, counts, step_size=1.5, momentum=momentum, **options)
     for found, steps in zip(path, counts, strict=True):
         walked = walk(kernel, cross, y, steps, 1.5, momentum, LINKS[loss], start, start_test)
         np.testing.assert_allclose(found, walked, rtol=1e-9, atol=1e-10)
@@ -137,9 +135,7 @@ def test_large_kernels_and_other_losses_have_a_stable_step():
 )
 def test_bad_steps_are_named(steps, options, error, message):
     with pytest.raises(error, match=message):
-        gradient_descent(
-            np.eye(2), np.ones(2), np.eye(2), steps, **{"step_size": 1.0, **options}
-        )
+        gradient_descent(np.eye(2), np.ones(2), np.eye(2), steps, **{"step_size": 1.0, **options})
 
 
 def test_bad_kernels_are_named():

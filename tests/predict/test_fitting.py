@@ -153,9 +153,10 @@ def test_steps_go_on_from_a_checkpoint_to_the_same_numbers(x64, small_tiles, tmp
                 raise KeyboardInterrupt("stop")
             return original(tiles, v)
 
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt, match="stop"):
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr("rnntk.predict.iterative.multiply", interrupted)
-            fit(RNNS["erf"], x, y, 0.01, checkpoint=path, **options)
+            with pytest.raises(KeyboardInterrupt, match="stop"):
+                fit(RNNS["erf"], x, y, 0.01, checkpoint=path, **options)
         resumed = fit(RNNS["erf"], x, y, 0.01, checkpoint=path, **options)
         np.testing.assert_array_equal(resumed.coefficients, whole.coefficients)
         assert resumed.passes < whole.passes or method == "float32"
@@ -247,5 +248,5 @@ def test_bad_arguments_are_named(options, message):
 def test_predictions_check_their_sequences():
     x, y = data(8)
     model = fit(rnntk.ElmanRNN(), x.astype(np.float32), y, 1.0)
-    with pytest.raises(ValueError, match="x must have tokens of size 2 like the training seq.*5"):
+    with pytest.raises(ValueError, match=r"x must have tokens of size 2 like the training seq.*5"):
         model.predict(np.ones((2, 3, 5), np.float32))
