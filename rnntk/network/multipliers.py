@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from rnntk.checks import is_concrete
 from rnntk.network.elman import ElmanRNN
-from rnntk.sequences import is_concrete
 
 Scalar = Any  # one number of a dtype: of NumPy, or of JAX within a trace
 
