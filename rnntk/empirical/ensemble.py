@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from rnntk import checks
-from rnntk.empirical.kernel import empirical_kernel
+from rnntk.empirical.backprop import Batch, Network
+from rnntk.empirical.costs import Plan
+from rnntk.empirical.kernel import evaluate
 from rnntk.empirical.planning import default_limit, plan
 from rnntk.kernel import Kernel
 from rnntk.network.elman import ElmanRNN
+from rnntk.network.multipliers import Multipliers, multipliers
+from rnntk.network.parameters import SECOND, sequence_keys
 
 
 @dataclass(frozen=True)
@@ -81,46 +86,67 @@ def empirical_ensemble(
     count = checks.check_size("count", count, least=2)
     x1, lengths1 = checks.check_batch(x1, lengths1, "1")
     x2, lengths2 = checks.check_second(x1, x2, lengths2)
-    init = partial(rnn.init, input_dim=x1.shape[-1], width=width, output_dim=output_dim)
-
-    def one(key: Array) -> Kernel:
-        return empirical_kernel(
-            rnn,
-            init(key),
-            x1,
-            x2,
-            lengths1=lengths1,
-            lengths2=lengths2,
-            outputs=outputs,
-            method=method,
-            memory_limit=memory_limit,
-            key=key,
-        )
-
-    shapes = jax.eval_shape(one, key)
-    drawn = jax.eval_shape(init, key)
+    (n1, t1, d), (n2, t2, _) = x1.shape, (x1 if x2 is None else x2).shape
+    draw = partial(rnn.init, input_dim=d, width=width, output_dim=output_dim)
+    drawn = jax.eval_shape(draw, key)
     chosen = plan(rnn, drawn, x1, x2, outputs=outputs, method=method, memory_limit=memory_limit)
-    limit = default_limit(x1) if memory_limit is None else memory_limit
-    sizes = [v.size * v.dtype.itemsize for v in jax.tree.leaves((shapes, drawn))]
-    together = min(count, max(1, limit // (chosen.memory + sum(sizes))))
-    several = jax.jit(jax.vmap(one))
-
-    keys = jax.random.split(key, count)
-    mean = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
+    shape = rnn.r.kernel_shape(n1, t1, n2, t2)
+    pairs = (output_dim, output_dim) if outputs == "full" else ()
+    mean = Kernel(jnp.zeros(shape + pairs, x1.dtype), jnp.zeros(shape, x1.dtype))
     squares = mean
+    sizes = [v.size * v.dtype.itemsize for v in jax.tree.leaves((mean, drawn))]
+    limit = default_limit(x1) if memory_limit is None else memory_limit
+    together = min(count, max(1, limit // (chosen.memory + sum(sizes))))
+
+    scales = multipliers(rnn, width, d, x1.dtype)
+    data = (x1, lengths1), None if x2 is None else (x2, lengths2)
+    request = _Request(width, output_dim, outputs == "mean", chosen)
+    keys = jax.random.split(key, count)
     with tqdm(total=count, desc="empirical kernels", unit="network", delay=5) as progress:
         for start in range(0, count, together):
             part = keys[start : start + together]
             if together == 1:  # outside of vmap, where it runs on all cores
-                kernels = jax.tree.map(lambda v: v[None], one(part[0]))
+                one = _kernel(rnn, scales, data, request, part[0])
+                kernels = jax.tree.map(lambda v: v[None], one)
             else:
-                kernels = several(part)
+                kernels = _kernels(rnn, scales, data, request, part)
             mean, squares = _merge(mean, squares, kernels, start)
             progress.update(len(part))
     std = jax.tree.map(lambda v: jnp.sqrt(v / (count - 1)), squares)
     if not all(bool(jnp.isfinite(v).all()) for v in (*mean, *std)):
         raise FloatingPointError(checks.overflow("A kernel", x1.dtype))
     return Ensemble(mean, std, count)
+
+
+class _Request(NamedTuple):
+    """What the program of a kernel depends on, beside shapes."""
+
+    width: int
+    output_dim: int
+    average: bool
+    plan: Plan
+
+
+def _kernel(rnn: ElmanRNN, scales: Multipliers, data: Any, request: _Request, key: Array) -> Kernel:
+    """The kernel of the network that a key draws, with its initial states."""
+    (x1, lengths1), second = data
+    params = rnn.init(
+        key, input_dim=x1.shape[-1], width=request.width, output_dim=request.output_dim
+    )
+    one, two = Batch(x1, lengths1, sequence_keys(rnn, key, len(x1))), None
+    if second is not None:
+        x2, lengths2 = second
+        two = Batch(x2, lengths2, sequence_keys(rnn, jax.random.fold_in(key, SECOND), len(x2)))
+    network = Network(rnn, params, scales)
+    return evaluate(network, one, two, request.average, request.plan)[0]
+
+
+@partial(jax.jit, static_argnames="request")
+def _kernels(
+    rnn: ElmanRNN, scales: Multipliers, data: Any, request: _Request, keys: Array
+) -> Kernel:
+    """Those of several networks in one program, which is the same for calls alike."""
+    return jax.vmap(partial(_kernel, rnn, scales, data, request))(keys)
 
 
 @jax.jit

@@ -3,11 +3,13 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_empirical import tokens
 
 from rnntk import ElmanRNN, empirical_ensemble, empirical_kernel, infinite_kernel
+from rnntk.activations import resolve
 
 
 @pytest.mark.usefixtures("x64")
@@ -48,6 +50,21 @@ def test_states_are_independent_of_the_weights():
     found = empirical_ensemble(rnn, jax.random.key(0), x, width=4, count=4000)
     error = found.std.ntk / 4000**0.5
     assert (np.abs(found.mean.ntk - infinite_kernel(rnn, x).ntk) < 5 * error).all()
+
+
+def test_calls_alike_share_a_program():
+    traced = []
+
+    def wave(u):
+        traced.append(u)
+        return jnp.sin(u)
+
+    rnn = ElmanRNN(dataclasses.replace(resolve("sin"), fn=wave))
+    x, counts = tokens(3, 4, 0, np.float32), []
+    for seed in range(2):
+        empirical_ensemble(rnn, jax.random.key(seed), x + seed, width=8, count=3)
+        counts.append(len(traced))
+    assert 0 < counts[0] == counts[1]
 
 
 def test_bad_input():
