@@ -14,7 +14,7 @@ from rnntk import (
     train,
     verification,
 )
-from rnntk.empirical.cells import cell_kernel
+from rnntk.empirical.cells import cell_ntk
 from rnntk.empirical.ensemble import Ensemble, empirical_ensemble
 from rnntk.empirical.kernel import empirical_kernel
 from rnntk.empirical.operator import EmpiricalOperator, empirical_operator
@@ -30,7 +30,7 @@ __all__ = [
     "Kernel",
     "activations",
     "bounds",
-    "cell_kernel",
+    "cell_ntk",
     "datasets",
     "empirical",
     "empirical_ensemble",

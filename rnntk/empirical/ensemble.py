@@ -27,14 +27,14 @@ class Ensemble:
 
     Attributes:
         mean: over the networks, entry by entry.
-        std: standard deviation of one network's entry (with count - 1); that of the mean is
-            smaller by sqrt(count).
-        count: number of networks.
+        std: standard deviation of one network's entry (with seeds - 1); that of the mean is
+            smaller by sqrt(seeds).
+        seeds: number of networks.
     """
 
     mean: Kernel
     std: Kernel
-    count: int
+    seeds: int
 
 
 def empirical_ensemble(
@@ -44,7 +44,7 @@ def empirical_ensemble(
     x2: Float[ArrayLike, "n2 t2 d"] | None = None,
     *,
     width: int,
-    count: int,
+    seeds: int,
     output_dim: int = 1,
     lengths1: Int[ArrayLike, " n1"] | None = None,
     lengths2: Int[ArrayLike, " n2"] | None = None,
@@ -55,7 +55,7 @@ def empirical_ensemble(
     """Mean and standard deviation of the empirical kernel over random networks.
 
     Network i draws its parameters, and independent initial states, from
-    ``jax.random.split(key, count)[i]``. As many networks as fit in the memory run together.
+    ``jax.random.split(key, seeds)[i]``. As many networks as fit in the memory run together.
 
     Args:
         rnn: the networks' architecture.
@@ -63,7 +63,7 @@ def empirical_ensemble(
         x1: tokens of the first batch.
         x2: tokens of the second batch.
         width: number of hidden units m.
-        count: number of networks, at least 2.
+        seeds: number of networks, at least 2.
         output_dim: number of outputs.
         lengths1: steps of each sequence of ``x1``.
         lengths2: likewise for ``x2``.
@@ -72,18 +72,18 @@ def empirical_ensemble(
         memory_limit: likewise, for all networks that run together.
 
     Raises:
-        ValueError: for a count below 2, and as :func:`rnntk.empirical_kernel`.
+        ValueError: for fewer than two seeds, and as :func:`rnntk.empirical_kernel`.
         TypeError, MemoryError, FloatingPointError: as :func:`rnntk.empirical_kernel`.
 
     Example:
         >>> import jax, rnntk
         >>> x = jax.random.normal(jax.random.key(0), (5, 4, 3))
         >>> key = jax.random.key(1)
-        >>> found = rnntk.empirical_ensemble(rnntk.ElmanRNN(), key, x, width=64, count=8)
+        >>> found = rnntk.empirical_ensemble(rnntk.ElmanRNN(), key, x, width=64, seeds=8)
         >>> found.mean.ntk.shape, bool((found.std.ntk > 0).all())
         ((5, 5), True)
     """
-    count = checks.check_size("count", count, least=2)
+    seeds = checks.check_size("seeds", seeds, least=2)
     x1, lengths1 = checks.check_batch(x1, lengths1, "1")
     x2, lengths2 = checks.check_second(x1, x2, lengths2)
     (n1, t1, d), (n2, t2, _) = x1.shape, (x1 if x2 is None else x2).shape
@@ -96,14 +96,14 @@ def empirical_ensemble(
     squares = mean
     sizes = [v.size * v.dtype.itemsize for v in jax.tree.leaves((mean, drawn))]
     limit = default_limit(x1) if memory_limit is None else memory_limit
-    together = min(count, max(1, limit // (chosen.memory + sum(sizes))))
+    together = min(seeds, max(1, limit // (chosen.memory + sum(sizes))))
 
     scales = multipliers(rnn, width, d, x1.dtype)
     data = (x1, lengths1), None if x2 is None else (x2, lengths2)
     request = _Request(width, output_dim, outputs == "mean", chosen)
-    keys = jax.random.split(key, count)
-    with tqdm(total=count, desc="empirical kernels", unit="network", delay=5) as progress:
-        for start in range(0, count, together):
+    keys = jax.random.split(key, seeds)
+    with tqdm(total=seeds, desc="empirical kernels", unit="network", delay=5) as progress:
+        for start in range(0, seeds, together):
             part = keys[start : start + together]
             if together == 1:  # outside of vmap, where it runs on all cores
                 one = _kernel(rnn, scales, data, request, part[0])
@@ -112,10 +112,10 @@ def empirical_ensemble(
                 kernels = _kernels(rnn, scales, data, request, part)
             mean, squares = _merge(mean, squares, kernels, start)
             progress.update(len(part))
-    std = jax.tree.map(lambda v: jnp.sqrt(v / (count - 1)), squares)
+    std = jax.tree.map(lambda v: jnp.sqrt(v / (seeds - 1)), squares)
     if not all(bool(jnp.isfinite(v).all()) for v in (*mean, *std)):
         raise FloatingPointError(checks.overflow("A kernel", x1.dtype))
-    return Ensemble(mean, std, count)
+    return Ensemble(mean, std, seeds)
 
 
 class _Request(NamedTuple):

@@ -86,5 +86,5 @@ FORM = 2.5  # forming gradients, one small product for each sequence
 MULTIPLY = 1.25  # multiplying them, products with few rows and long columns
 BACKPROPAGATE = 1.5
 SMALLEST = 16  # sequences that one core backpropagates; fewer take hardly less time
-WORTH = 24e6  # multiplications that make a chunk of gradients, of some tenths of a millisecond
+WORTH = 24e6  # multiplications in a chunk of gradients, below which starting it takes as long
 ENTRY = 80  # operations that an entry of a Gram matrix costs beside the product
