@@ -54,6 +54,12 @@ def check_size(name: str, value: Any, least: int = 1, most: int | None = None) -
     return int(value)
 
 
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuse an array with masked entries, whose values would be used in silence."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} must have no masked entries: fill them in or leave them out.")
+
+
 def check_finite(name: str, value: Any, axes: str | None = None) -> None:
     """Refuse NaN and infinity in an array; tracers pass, as their values are not known yet.
 
@@ -97,6 +103,7 @@ def check_tokens(x: ArrayLike, name: str = "x") -> Float[Array, "n t d"]:
         raise ValueError(
             f"{name} must have at least one sequence, one step and one token entry, got {shape}."
         )
+    refuse_masked(name, x)
     dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
     if dtype not in (np.float32, np.float64):
         raise TypeError(
@@ -166,6 +173,7 @@ def check_second(
 
 def check_labels(y: ArrayLike, n: int) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n o"]:
     """Return labels of ``n`` points as float64 of shape (n,) or (n, o), or say what is wrong."""
+    refuse_masked("y", y)
     labels = np.asarray(y)
     if labels.ndim not in (1, 2) or len(labels) != n or labels.size == 0:
         raise ValueError(
