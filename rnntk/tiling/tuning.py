@@ -32,6 +32,11 @@ TOKEN_CHUNK = 8
 """Token entries whose squared differences XLA adds up in one pass over the pairs."""
 
 
+BUCKETED = 2**14
+"""Pairs of sequences times cells, a tenth of a millisecond of work, up to which lengths are rounded
+up to a power of two: each new length would cost a compilation, a second."""
+
+
 def elementwise_options(platform: str | None) -> dict[str, str | int] | None:
     """Compiler options of programs that are passes over the pairs of a tile.
 
