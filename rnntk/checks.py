@@ -105,11 +105,13 @@ def check_tokens(x: ArrayLike, name: str = "x") -> Float[Array, "n t d"]:
         )
     refuse_masked(name, x)
     dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
-    if dtype not in (np.float32, np.float64):
+    if np.dtype(dtype).newbyteorder("=") not in (np.float32, np.float64):
         raise TypeError(
             f"{name} must be float32 or float64, got {dtype}; convert with {name}.astype(float)."
         )
-    return x if isinstance(x, jax.Array) else jnp.asarray(x)
+    if isinstance(x, jax.Array):
+        return x
+    return jnp.asarray(np.asarray(x).astype(np.dtype(dtype).newbyteorder("="), copy=False))
 
 
 def check_lengths(lengths: ArrayLike, shape: tuple[int, ...], name: str) -> Int[Array, " n"]:
