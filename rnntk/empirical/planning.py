@@ -10,12 +10,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from rnntk import checks
+from rnntk.checks import is_concrete
 from rnntk.empirical.backprop import aligned
 from rnntk.empirical.costs import BatchSizes, Plan, Sizes, cost_of
 from rnntk.network.elman import ElmanRNN, Params
 from rnntk.network.parameters import networks
 from rnntk.network.readouts import Readout
-from rnntk.sequences import is_concrete
 from rnntk.tiling import tuning
 
 METHODS = ("auto", "gram", "jacobian")
@@ -60,14 +61,8 @@ def plan(
     for name, value, valid in (("outputs", outputs, OUTPUTS), ("method", method, METHODS)):
         if value not in valid:
             raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
-    if memory_limit is not None and (
-        isinstance(memory_limit, bool)
-        or not isinstance(memory_limit, int | np.integer)
-        or memory_limit < 1
-    ):
-        raise ValueError(
-            f"memory_limit must be a positive whole number of bytes, got {memory_limit!r}."
-        )
+    if memory_limit is not None:
+        memory_limit = checks.check_size("memory_limit", memory_limit)
     architecture = (rnn.depth, rnn.bidirectional, rnn.r, rnn.trainable)
     shape1, shape2 = np.shape(x1), None if x2 is None else np.shape(x2)
     v_shape = np.shape(networks(rnn, params)[0]["V"])
@@ -75,7 +70,7 @@ def plan(
     itemsize, device = x1.dtype.itemsize, _device(x1)
     on_cpu = device.platform == "cpu"
     sizes = _sizes(architecture, v_shape, shape1, shape2, itemsize, on_cpu, outputs)
-    limit = _default_limit(device) if memory_limit is None else int(memory_limit)
+    limit = _default_limit(device) if memory_limit is None else memory_limit
     wanted = METHODS[1:] if method == "auto" else (method,)
     plans = [_largest(sizes, name, limit) for name in wanted]
     fitting = [found for found in plans if found.memory <= limit]

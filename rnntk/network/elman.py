@@ -9,7 +9,7 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rnntk import checks, sequences
+from rnntk import checks
 from rnntk.activations.registry import Activation, resolve
 from rnntk.network.readouts import READOUTS, Readout
 
@@ -88,7 +88,7 @@ class ElmanRNN:
             ("input_scaling", INPUT_SCALINGS),
             ("initial_state", INITIAL_STATES),
         ):
-            if getattr(self, name) not in valid:
+            if getattr(self, name) not in tuple(valid):
                 raise ValueError(
                     f"{name} must be one of {tuple(valid)}, got {getattr(self, name)!r}."
                 )
@@ -276,7 +276,7 @@ class ElmanRNN:
         from rnntk.network.multipliers import multipliers
         from rnntk.network.parameters import check_params, sequence_keys
 
-        x, lengths = sequences.check_batch(x, lengths)
+        x, lengths = checks.check_batch(x, lengths)
         width = check_params(self, params, x.shape[-1])
         scales = multipliers(self, width, x.shape[-1], x.dtype)
         return forward(self, params, x, lengths, sequence_keys(self, key, len(x)), scales).output

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
 from rnntk.linalg import matrices
-from rnntk.predict.labels import check_cross
+from rnntk.predict.arguments import check_cross
 from rnntk.predict.regression import KernelRegression
 
 METHODS = ("least_squares", "svm")

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int, Real
 from tqdm import tqdm
 
 from rnntk.linalg import lanczos, matrices
+from rnntk.predict.arguments import check_ridge
 from rnntk.predict.dynamics import Problem, check_semidefinite, prepare, spectrum
 from rnntk.predict.factorization import resolution
-from rnntk.predict.labels import check_ridge
 from rnntk.predict.losses import LOSSES, Loss, check_loss
 
 _DENSE = 300  # rows up to which all eigenvalues cost nothing

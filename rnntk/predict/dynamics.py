@@ -7,9 +7,10 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 
+from rnntk import checks
 from rnntk.linalg import matrices
+from rnntk.predict.arguments import check_cross, check_initial
 from rnntk.predict.factorization import resolution
-from rnntk.predict.labels import check_cross, check_initial, check_labels
 from rnntk.predict.losses import check_loss, check_probabilities
 
 
@@ -64,7 +65,7 @@ def prepare(
     """Check the arguments of gradient flow and descent."""
     check_loss(loss)
     matrix = matrices.check_symmetric(kernel, "kernel")
-    labels = check_labels(y, len(matrix))
+    labels = checks.check_labels(y, len(matrix))
     check_probabilities(labels, loss)
     cross = check_cross(kernel_test_train, len(matrix))
     if (initial_train is None) != (initial_test is None):

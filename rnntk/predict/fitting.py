@@ -15,7 +15,7 @@ from rnntk import checks
 from rnntk.linalg.pivoted_cholesky import pivoted_cholesky
 from rnntk.network.elman import ElmanRNN
 from rnntk.predict import iterative
-from rnntk.predict.labels import check_labels, check_ridge
+from rnntk.predict.arguments import check_ridge
 from rnntk.predict.regression import KernelRegression
 from rnntk.predict.sequence_kernel import SequenceKernel
 
@@ -151,7 +151,7 @@ def fit(
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
     kernel = SequenceKernel.of(rnn, x, lengths, kind)
-    labels = check_labels(y, len(kernel))
+    labels = checks.check_labels(y, len(kernel))
     size = min(_RANK, len(kernel)) if rank is None else checks.check_size("rank", rank)
     if not 0 < tolerance < 1:
         raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")

@@ -7,8 +7,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 from tqdm import tqdm
 
+from rnntk.predict.arguments import check_times
 from rnntk.predict.dynamics import Problem, prepare, spectrum
-from rnntk.predict.labels import check_times
 from rnntk.predict.losses import LOSSES, Loss
 
 # An explicit solver takes a step for about every 4 units of time x curvature x eigenvalue. Beyond

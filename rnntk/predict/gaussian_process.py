@@ -8,10 +8,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray, Real
 
+from rnntk import checks
 from rnntk.linalg import matrices
+from rnntk.predict.arguments import check_cross, check_ridge
 from rnntk.predict.dynamics import spectrum
 from rnntk.predict.factorization import Factorization, factorize, resolution
-from rnntk.predict.labels import check_cross, check_labels, check_ridge
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class GaussianProcess:
 
     def __post_init__(self, kernel: Float[ArrayLike, "n n"]) -> None:
         matrix = matrices.check_symmetric(kernel, "kernel")
-        y = check_labels(self.y, len(matrix))
+        y = checks.check_labels(self.y, len(matrix))
         noise = check_ridge(self.noise, "noise")
         factorization = factorize(matrix, noise, resolution(matrix, kernel))
         object.__setattr__(self, "y", y)

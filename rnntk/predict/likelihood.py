@@ -12,12 +12,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, PRNGKeyArray, Real
 from tqdm import tqdm
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import STDS, ElmanRNN
+from rnntk.predict.arguments import check_ridge
 from rnntk.predict.derivatives import kernel_with_derivatives
 from rnntk.predict.gaussian_process import GaussianProcess
-from rnntk.predict.labels import check_labels, check_ridge
 
 PARAMETERS = (*STDS, "noise")
 BOUNDS = {
@@ -107,8 +107,8 @@ def log_marginal_likelihood(
         ['b_std', 'noise', 'u_std', 'v_std', 'w_std']
     """
     _check_kind(kind)
-    tokens, checked = sequences.check_batch(x, lengths)
-    labels = check_labels(y, len(tokens))
+    tokens, checked = checks.check_batch(x, lengths)
+    labels = checks.check_labels(y, len(tokens))
     variance = check_ridge(noise, "noise")
     kernel, derivatives = kernel_with_derivatives(rnn, tokens, checked, kind)
     process = GaussianProcess(kernel.astype(tokens.dtype), labels, variance)
@@ -174,8 +174,8 @@ def fit_hyperparameters(
         True
     """
     _check_kind(kind)
-    tokens, checked = sequences.check_batch(x, lengths)
-    labels = check_labels(y, len(tokens))
+    tokens, checked = checks.check_batch(x, lengths)
+    labels = checks.check_labels(y, len(tokens))
     names = _check_parameters(parameters)
     scale = float(np.mean(labels**2)) or 1.0
     value = 0.01 * scale if noise is None else check_ridge(noise, "noise")

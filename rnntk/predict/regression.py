@@ -7,12 +7,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 
+from rnntk import checks
 from rnntk.linalg import matrices
+from rnntk.predict.arguments import check_cross, check_ridge
 from rnntk.predict.factorization import Factorization, factorize, resolution
-from rnntk.predict.labels import check_cross, check_labels, check_ridge, check_values
 from rnntk.predict.ridges import CRITERIA, ridge_path
-
-__all__ = ["KernelRegression", "check_labels", "check_values"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +59,7 @@ class KernelRegression:
 
     def __post_init__(self, kernel: Float[ArrayLike, "n n"]) -> None:
         matrix = matrices.check_symmetric(kernel, "kernel")
-        y = check_labels(self.y, len(matrix))
+        y = checks.check_labels(self.y, len(matrix))
         if isinstance(self.ridge, str):
             if self.ridge not in CRITERIA:
                 raise ValueError(

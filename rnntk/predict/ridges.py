@@ -8,9 +8,10 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Real
 
+from rnntk import checks
 from rnntk.linalg import matrices
+from rnntk.predict.arguments import check_ridge
 from rnntk.predict.factorization import resolution
-from rnntk.predict.labels import check_labels, check_ridge
 
 CRITERIA = ("leave_one_out", "marginal_likelihood")
 RELATIVE = np.logspace(-8, 2, 21)
@@ -84,7 +85,7 @@ def ridge_path(
         (array([2.5, 2.5]), array([2., 1.]))
     """
     matrix = matrices.check_symmetric(kernel, "kernel")
-    labels = check_labels(y, len(matrix)).reshape(len(matrix), -1)
+    labels = checks.check_labels(y, len(matrix)).reshape(len(matrix), -1)
     if ridges is None:
         grid = RELATIVE * float(np.mean(np.diagonal(matrix)))
     else:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import ElmanRNN
 
@@ -49,7 +49,7 @@ class SequenceKernel:
                 "rnn.readout must be 'last' or 'mean' for predictions of one label a sequence, "
                 f"got {rnn.readout!r}."
             )
-        return cls(rnn, *sequences.check_batch(x, lengths), kind)
+        return cls(rnn, *checks.check_batch(x, lengths), kind)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -115,7 +115,7 @@ class SequenceKernel:
         return predictions
 
     def _new(self, x: ArrayLike, lengths: ArrayLike | None) -> Batch:
-        new, counts = sequences.check_batch(x, lengths)
+        new, counts = checks.check_batch(x, lengths)
         if new.shape[-1] != self.x.shape[-1]:
             raise ValueError(
                 f"x must have tokens of size {self.x.shape[-1]} like the training sequences, got "

@@ -6,12 +6,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 
+from rnntk import checks
 from rnntk.linalg import matrices
+from rnntk.predict.arguments import check_cross, check_times
 from rnntk.predict.dynamics import spectrum
 from rnntk.predict.factorization import resolution
 from rnntk.predict.flow import flow_filter
 from rnntk.predict.gaussian_process import check_prior
-from rnntk.predict.labels import check_cross, check_labels, check_times
 
 
 class Posterior(NamedTuple):
@@ -78,7 +79,7 @@ def trained_ensemble(
     initial = matrices.check_symmetric(nngp, "nngp")
     if len(initial) != n:
         raise ValueError(f"nngp must have the shape of ntk, ({n}, {n}), got {initial.shape}.")
-    labels = check_labels(y, n)
+    labels = checks.check_labels(y, n)
     cross = check_cross(ntk_test_train, n, "ntk_test_train")
     initial_cross = check_cross(nngp_test_train, n, "nngp_test_train")
     if len(initial_cross) != len(cross):

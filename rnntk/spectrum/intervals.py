@@ -107,7 +107,8 @@ def eigenvalues(K: ArrayLike) -> Float[np.ndarray, " n"]:
         float64 NumPy array (n,), by LAPACK on the host.
 
     Raises:
-        TypeError, ValueError: see :func:`rnntk.linalg.matrices.check_symmetric`.
+        TypeError: for what is no floating-point matrix.
+        ValueError: for a matrix that is not square, finite and symmetric.
 
     Example:
         >>> import numpy as np, rnntk
@@ -128,8 +129,9 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
         See :class:`Summary`; every number is computed from all eigenvalues, in float64.
 
     Raises:
-        TypeError, ValueError: see :func:`rnntk.linalg.matrices.check_symmetric`.
-        ValueError: for a ridge that is not positive, or a matrix that has no positive eigenvalue.
+        TypeError: for what is no floating-point matrix.
+        ValueError: for a matrix that is not square, finite and symmetric, or has no positive
+            eigenvalue; for a ridge that is not positive.
         FloatingPointError: if the trace exceeds the range of float64.
 
     Example:

@@ -13,10 +13,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
 from tqdm import tqdm
 
-from rnntk import sequences
+from rnntk import checks, sequences
 from rnntk.network.elman import ElmanRNN, Params
 from rnntk.network.parameters import hold_untrained
-from rnntk.predict.regression import check_labels, check_values
 
 # One compiled call runs a chunk of steps; between chunks the progress shows, a diverged run stops
 # and Ctrl-C is heard.
@@ -70,7 +69,7 @@ class Trained:
             >>> trained.predict(x).shape
             (3, 2, 1)
         """
-        x, lengths = sequences.check_batch(x, lengths)
+        x, lengths = checks.check_batch(x, lengths)
         initial = _outputs(self.rnn, self.initial_params, x, lengths)
         learnt = _outputs(self.rnn, self.params, x, lengths) - initial
         if not bool(jnp.isfinite(learnt).all()):
@@ -137,7 +136,7 @@ def fit(
         >>> trained.losses.shape, bool((trained.losses[:, -1] < 0.01).all())
         ((3, 20), True)
     """
-    x, lengths = sequences.check_batch(x, lengths)
+    x, lengths = checks.check_batch(x, lengths)
     targets = _targets(rnn, y, x, lengths)
     _check_settings(rnn, len(x), learning_rate, steps, seeds, batch_size)
     sizes = (x.shape[-1], width, targets.shape[-1])
@@ -258,9 +257,9 @@ def _targets(
         if lengths is not None:
             padded = ~np.asarray(sequences.mask(lengths, steps))
             labels = np.where(padded[..., None], np.zeros((), labels.dtype), labels)
-        labels = check_values(labels)
+        labels = checks.check_values(labels)
     else:
-        labels = check_labels(y, n).reshape(n, -1)
+        labels = checks.check_labels(y, n).reshape(n, -1)
     targets = jnp.asarray(labels, x.dtype)
     if not bool(jnp.isfinite((targets**2).sum())):
         raise ValueError(

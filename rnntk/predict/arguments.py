@@ -1,4 +1,4 @@
-"""Checks of what predictors are given besides the kernel: labels, cross kernels, times, ridges."""
+"""Checks of what predictors are given besides kernel and labels: cross kernels, times, ridges."""
 
 from typing import Any
 
@@ -6,32 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-
-def check_labels(
-    y: ArrayLike, n: int, name: str = "y"
-) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n o"]:
-    """Return labels of ``n`` points as float64 of shape (n,) or (n, o), or say what is wrong."""
-    labels = np.asarray(y)
-    if labels.ndim not in (1, 2) or len(labels) != n or labels.size == 0:
-        raise ValueError(
-            f"{name} must hold one label for each of the {n} training points, shape ({n},) or "
-            f"({n}, outputs), got {labels.shape}."
-        )
-    return check_values(labels, name)
-
-
-def check_values(labels: np.ndarray, name: str = "y") -> Float[np.ndarray, "..."]:
-    """Return labels of any shape as float64, refusing what is not a finite real number."""
-    if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
-        raise TypeError(f"{name} must be real numbers, got {labels.dtype}.")
-    finite = np.isfinite(labels)
-    if not finite.all():
-        index = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(
-            f"{name} must be finite, got {labels[index]} at {index}, "
-            f"{finite.size - int(finite.sum())} such values in all."
-        )
-    return labels.astype(np.float64)
+from rnntk import checks
 
 
 def check_cross(
@@ -86,4 +61,4 @@ def check_initial(
     values = np.asarray(initial)
     if values.shape != shape:
         raise ValueError(f"{name} must have shape {shape} like the labels, got {values.shape}.")
-    return check_values(values, name).reshape(rows, -1)
+    return checks.check_values(values, name).reshape(rows, -1)
