@@ -112,8 +112,9 @@ plt.show()
 # %% [markdown]
 # ## Calibration
 #
-# The temperature of the softmax is fitted to digits that were left out one by one. Among test digits
-# to which the classifier gives its answer a probability of 80 %, about 80 % should be right.
+# The temperature of the softmax is fitted to digits that were left out one by one. Among test
+# digits to whose answer the classifier gives a probability of 80 %, about 80 % should be right.
+# They are by other writers, and a little fewer are.
 
 # %%
 few = np.arange(200)
@@ -128,7 +129,7 @@ count = np.bincount(group, minlength=8)
 figure, axes = plt.subplots(figsize=(4, 3.8), layout="constrained")
 axes.plot([0.2, 1], [0.2, 1], ":", color="0.5", label="as stated")
 error = np.sqrt(np.maximum(found * (1 - found), 1e-3) / count)
-axes.errorbar(stated, found, 2 * error, fmt="o-", color="0.1", ms=4, capsize=2, label="found")
+axes.errorbar(stated, found, 2 * error, fmt="o-", color="0.1", ms=4, label="found")
 axes.set_xlabel("probability of the answer")
 axes.set_ylabel("share of right answers")
 axes.legend()
@@ -138,9 +139,9 @@ print(f"mean probability {confidence.mean():.3f}, accuracy {right.mean():.3f}")
 # %% [markdown]
 # ## A Gaussian process, its hyper-parameters and its band
 #
-# How much ink do the last three rows hold, given the first five? A regression with noise. The standard
-# deviations of the network and the noise maximize the marginal likelihood of 150 digits; then the
-# posterior is asked for digits that it has not seen.
+# How much ink do the last three rows hold, given the first five? A regression with noise. The
+# standard deviations of the network and the noise maximize the marginal likelihood of 150 digits;
+# then the posterior is asked for digits that it has not seen.
 
 # %%
 rows, ink = x[:, :5], np.asarray(x[:, 5:].sum(axis=(1, 2)))
