@@ -1,313 +1,282 @@
-"""Finite networks trained by stochastic gradient descent, several seeds at once."""
+"""Many steps of SGD as one compiled loop, for one network or, on accelerators, for several.
 
+On CPU every network has a thread and a program on one core: XLA multiplies batches of matrices
+slowly there, and spreads what it does spread over the cores for too short a time each.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Real
-from tqdm import tqdm
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from rnntk import sequences
-from rnntk.network.elman import ElmanRNN, Params
-from rnntk.predict.regression import check_labels, check_values
+from rnntk.tiling.threads import in_threads
+from rnntk.train import losses
+from rnntk.train.functions import Centre, Function, evaluate, network, outputs
+from rnntk.train.gradients import Tree, Weights, replaced, trained
+from rnntk.train.losses import Loss
 
-# One compiled call runs a chunk of steps; between chunks the progress shows, a diverged run stops
-# and Ctrl-C is heard.
-CHUNKS = 100
-# Folded into the key for the batches; the initial parameters of network i have the key folded
-# with i.
 BATCHES = 2**31 - 1
+"""Folded into the key for the batches; the parameters of network i have the key folded with i."""
+BLOCK = 32
+"""Batches of a stream whose initial outputs are computed at once, always, as the numbers of rows in
+a product may change its rounding."""
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """Networks trained from several random initializations; made by :func:`fit`.
+class Batch(NamedTuple):
+    """Sequences and labels; or, with one more axis in front, the batches of several steps.
 
     Attributes:
-        rnn: the architecture.
-        params: trained parameters; every leaf has a leading axis of seeds, in the dtype of the
-            training tokens.
-        initial_params: the parameters before training, likewise.
-        losses: the loss of each step before its update, on that step's batch, shape
-            (seeds, steps).
+        x: tokens.
+        lengths: steps of each sequence.
+        labels: what the loss compares the outputs to.
+        offsets: what is subtracted from the outputs.
     """
 
-    rnn: ElmanRNN
-    params: Params
-    initial_params: Params
-    losses: Float[np.ndarray, "seeds steps"]
-
-    def predict(
-        self, x: Float[ArrayLike, "n t d"], lengths: Int[ArrayLike, " n"] | None = None
-    ) -> Float[Array, "seeds n o"] | Float[Array, "seeds n t o"]:
-        """What each network has learnt: its output less its output at initialization.
-
-        Args:
-            x: tokens.
-            lengths: number of steps of each sequence; the rest is padding.
-
-        Returns:
-            Shape (seeds, n, o), or (seeds, n, t, o) for the ``"sequence"`` readout, zero at
-            padded steps; in the dtype of ``x``.
-
-        Raises:
-            TypeError: for tokens that are not floating point.
-            ValueError: for wrong shapes, lengths out of range, NaN or infinity.
-            FloatingPointError: if an output overflows.
-
-        Example:
-            >>> import jax, jax.numpy as jnp, rnntk
-            >>> x, y = jnp.ones((2, 3, 1)), jnp.array([1.0, 1.0])
-            >>> trained = fit(rnntk.ElmanRNN(), jax.random.key(0), x, y, width=16,
-            ...               learning_rate=0.1, steps=20, seeds=3)
-            >>> trained.predict(x).shape
-            (3, 2, 1)
-        """
-        x, lengths = sequences.check_batch(x, lengths)
-        initial = _outputs(self.rnn, self.initial_params, x, lengths)
-        learnt = _outputs(self.rnn, self.params, x, lengths) - initial
-        if not bool(jnp.isfinite(learnt).all()):
-            raise FloatingPointError(f"outputs of the trained networks overflow in {x.dtype}.")
-        return learnt
+    x: Float[Array, "*s n t d"]
+    lengths: Int[Array, "*s n"] | None
+    labels: Array
+    offsets: Array | None
 
 
-def fit(
-    rnn: ElmanRNN,
+class State(NamedTuple):
+    """What a step changes.
+
+    Attributes:
+        weights: the trained leaves of the parameters.
+        optimizer: the state of an optax optimizer.
+        average: mean of the weights after each step; None if it is not wanted.
+    """
+
+    weights: Weights
+    optimizer: Any
+    average: Weights | None
+
+
+class Member(NamedTuple):
+    """One network of an ensemble.
+
+    Attributes:
+        number: which one; its draws depend on it and on nothing else of the ensemble.
+        initial: parameters before training.
+        offsets: what is subtracted from the outputs for each sequence of stored data.
+        state: what is trained.
+    """
+
+    number: Int[Array, ""]
+    initial: Tree
+    offsets: Array | None
+    state: State
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a compiled loop is made for.
+
+    Attributes:
+        loss: of outputs and labels.
+        centre: how outputs are made zero at initialization.
+        optimizer: None for SGD with a constant step.
+        batch_size: sequences of stored data that make a step; None for all.
+        steps: how many a call can make.
+    """
+
+    loss: Loss
+    centre: Centre
+    optimizer: optax.GradientTransformation | None
+    batch_size: int | None
+    steps: int
+
+    def updates(self, rate: ArrayLike) -> optax.GradientTransformation:
+        """The optimizer."""
+        return optax.sgd(rate) if self.optimizer is None else self.optimizer
+
+
+def draw(
+    function: Function,
+    recipe: Recipe,
+    sizes: tuple[int, int],
+    average: bool,
+    stored: bool,
     key: PRNGKeyArray,
-    x: Float[ArrayLike, "n t d"],
-    y: Real[ArrayLike, " n"] | Real[ArrayLike, "n o"] | Real[ArrayLike, "n t o"],
-    *,
-    width: int,
-    learning_rate: float,
-    steps: int,
-    seeds: int = 1,
-    batch_size: int | None = None,
-    lengths: Int[ArrayLike, " n"] | None = None,
-    progress: bool = False,
-) -> Trained:
-    r"""Train networks by plain SGD on the squared loss, from several seeds at once.
+    data: Batch,
+    number: Int[Array, ""],
+) -> Member:
+    """A network at its start."""
+    rnn, dtype = network(function), data.x.dtype
+    width, output_dim = sizes
+    params: Tree = rnn.init(
+        jax.random.fold_in(key, number),
+        input_dim=data.x.shape[-1],
+        width=width,
+        output_dim=output_dim,
+    )
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    offsets = None
+    if stored and recipe.centre == "subtract":
+        offsets = outputs(function, params, params, data.x, data.lengths, "none")
+    if recipe.centre == "double":
+        params = (params, params)
+    weights = trained(rnn, params)
+    optimizer = recipe.updates(1.0).init(weights)
+    return Member(number, params, offsets, State(weights, optimizer, weights if average else None))
 
-    Each network f with parameters :math:`\theta` is trained through its change since
-    initialization, :math:`g(x) = f_\theta(x) - f_{\theta_0}(x)`, on the loss
-    :math:`\frac{1}{2B} \sum_i |g(x_i) - y_i|^2` over a batch of B sequences. The change has the
-    tangent kernel of f and starts at the zero function, as kernel gradient flow does; the output
-    of f itself starts at a random function whose size does not shrink with the width, and which
-    training would carry into every prediction. In the limit of large width and small
-    learning rate, full batches follow :func:`rnntk.predict.gradient_flow` at
-    time = learning_rate * steps. The linearized steps are stable for learning rates below
-    2 n / (largest eigenvalue of the train kernel).
+
+def advance_stored(
+    function: Function,
+    recipe: Recipe,
+    key: PRNGKeyArray,
+    rate: Float[Array, ""],
+    data: Batch,
+    first: Int[Array, ""],
+    count: Int[Array, ""],
+    member: Member,
+) -> tuple[State, Float[Array, " steps"]]:
+    """``count`` steps from step ``first`` on stored data, and the loss before each of them."""
+    data = data._replace(offsets=member.offsets)
+    if recipe.batch_size is None:
+        batches = jax.tree.map(lambda v: v[None], data)
+    else:
+        key = jax.random.fold_in(jax.random.fold_in(key, BATCHES), member.number)
+        chosen = rows(key, len(data.x), recipe.batch_size, first, recipe.steps)
+        batches = jax.tree.map(lambda v: v[chosen], data)
+    return _loop(function, recipe, rate, batches, first, count, member)
+
+
+def advance_stream(
+    function: Function,
+    recipe: Recipe,
+    key: PRNGKeyArray,
+    rate: Float[Array, ""],
+    data: Batch,
+    first: Int[Array, ""],
+    count: Int[Array, ""],
+    member: Member,
+) -> tuple[State, Float[Array, " steps"]]:
+    """Likewise on batches that came in, one for each step."""
+    if recipe.centre == "subtract":
+        data = data._replace(offsets=_initial_outputs(function, member.initial, data))
+    return _loop(function, recipe, rate, data, first, count, member)
+
+
+def _initial_outputs(function: Function, initial: Tree, data: Batch) -> Array:
+    """Outputs of many batches, some at once."""
+
+    def some(block: tuple[Array, Array | None]) -> Array:
+        x, lengths = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), block)
+        found = outputs(function, initial, initial, x, lengths, "none")
+        return found.reshape(*block[0].shape[:2], *found.shape[1:])
+
+    blocks = jax.tree.map(lambda v: v.reshape(-1, BLOCK, *v.shape[1:]), (data.x, data.lengths))
+    found = jax.lax.map(some, blocks)
+    return found.reshape(-1, *found.shape[2:])
+
+
+def rows(
+    key: Array, n: int, size: int, first: Int[Array, ""], steps: int
+) -> Int[Array, "steps size"]:
+    """Sequences of each step: batches of a new permutation in each epoch, its rest left out."""
+    per_epoch = n // size
+    epochs = -(-(steps - 1) // per_epoch) + 1
+    numbers = first // per_epoch + jnp.arange(epochs)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
+    orders = jax.vmap(partial(jax.random.permutation, x=n))(keys)[:, : per_epoch * size]
+    return jax.lax.dynamic_slice_in_dim(orders.reshape(-1, size), first % per_epoch, steps)
+
+
+def _loop(
+    function: Function,
+    recipe: Recipe,
+    rate: Float[Array, ""],
+    batches: Batch,
+    first: Int[Array, ""],
+    count: Int[Array, ""],
+    member: Member,
+) -> tuple[State, Float[Array, " steps"]]:
+    optimizer = recipe.updates(rate)
+    sequence = network(function).readout == "sequence"
+
+    def body(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
+        state, values = carry
+        # One batch for all steps if there is but one: indices beyond the end are clamped.
+        x, lengths, labels, offsets = jax.tree.map(
+            lambda v: jax.lax.dynamic_index_in_dim(v, i, keepdims=False), batches
+        )
+        params = replaced(member.initial, state.weights)
+        found, pull = evaluate(function, params, member.initial, x, lengths, recipe.centre)
+        real = sequences.mask(lengths, x.shape[1]) if sequence and lengths is not None else None
+
+        def loss(found: Array) -> Array:
+            change = found if offsets is None else found - offsets
+            return losses.mean(recipe.loss, change, labels, real)
+
+        value, cotangent = jax.value_and_grad(loss)(found)
+        changes, inner = optimizer.update(pull(cotangent), state.optimizer, state.weights)
+        weights = optax.apply_updates(state.weights, changes)
+        average = state.average
+        if average is not None:
+            share = 1 / (first + i + 1).astype(x.dtype)
+            average = jax.tree.map(lambda a, w: a + share * (w - a), average, weights)
+        return State(weights, inner, average), values.at[i].set(value)
+
+    values = jnp.zeros(recipe.steps, batches.x.dtype)
+    return jax.lax.fori_loop(0, count, body, (member.state, values))
+
+
+def finite(
+    function: Function, centre: Centre, x: Array, lengths: Array | None, member: Member
+) -> Array:
+    """Whether the outputs are."""
+    params = replaced(member.initial, member.state.weights)
+    return jnp.isfinite(outputs(function, params, member.initial, x, lengths, centre)).all()
+
+
+def measure(metrics: tuple[tuple[str, Any], ...], member: Member) -> dict[str, Array]:
+    """The metrics of a network."""
+    params = replaced(member.initial, member.state.weights)
+    return {name: jnp.asarray(metric(params, member.initial)) for name, metric in metrics}
+
+
+def on_members(
+    call: Any, static: tuple[int, ...], shared: tuple[Any, ...], members: Sequence[Any]
+) -> list[Any]:
+    """``call(*shared, member)`` for every member: on CPU in threads, else as one program.
 
     Args:
-        rnn: architecture; only its ``trainable`` groups of parameters move.
-        key: JAX random key. Network i starts from ``rnn.init(jax.random.fold_in(key, i), ...)``,
-            whatever ``seeds``.
-        x: tokens; their dtype is that of the computation and of the trained parameters.
-        y: labels, shape (n,) for one output, or (n, o). For the ``"sequence"`` readout
-            (n, t, o): the loss sums over the steps, and leaves padded ones out.
-        width: number of hidden units.
-        learning_rate: the same for every group, as the tangent kernel assumes.
-        steps: number of updates.
-        seeds: number of networks.
-        batch_size: sequences per step, distinct, drawn uniformly and anew at each step and for
-            each network; all of them if None.
-        lengths: number of steps of each sequence; the rest is padding.
-        progress: show a progress bar.
-
-    Returns:
-        The trained networks.
-
-    Raises:
-        TypeError: for tokens that are not floating point or labels that are not real numbers.
-        ValueError: for wrong shapes, NaN or infinity, lengths or sizes out of range, or
-            independent initial states, which are drawn anew at each call.
-        FloatingPointError: if the outputs or the loss overflow.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, rnntk
-        >>> x, y = jnp.ones((2, 3, 1)), jnp.array([1.0, 1.0])
-        >>> trained = fit(rnntk.ElmanRNN(), jax.random.key(0), x, y, width=16,
-        ...               learning_rate=0.1, steps=20, seeds=3)
-        >>> trained.losses.shape, bool((trained.losses[:, -1] < 0.01).all())
-        ((3, 20), True)
+        call: a function of this module; its programs are kept.
+        static: which of ``shared`` the programs are made for.
+        shared: arguments.
+        members: the last argument of each call.
     """
-    x, lengths = sequences.check_batch(x, lengths)
-    targets = _targets(rnn, y, x, lengths)
-    _check_settings(rnn, len(x), learning_rate, steps, seeds, batch_size)
-    sizes = (x.shape[-1], width, targets.shape[-1])
-    params = _draw(rnn, key, sizes, seeds, x.dtype)
-    initial_params = params
-    initial = _outputs(rnn, params, x, lengths)
-    if not bool(jnp.isfinite(initial).all()):
-        raise FloatingPointError(
-            f"outputs at initialization overflow in {x.dtype}: use smaller tokens, a smaller "
-            "w_std or u_std, or a wider dtype."
-        )
-    data = _Data(x, lengths, targets)
-    rate = jnp.asarray(learning_rate, x.dtype)
-    losses = jnp.zeros((seeds, steps), x.dtype)
-    edges = np.linspace(0, steps, min(steps, CHUNKS) + 1).astype(int).tolist()
-    with tqdm(total=steps, desc=f"width {width}", unit="step", disable=not progress) as bar:
-        for start, stop in pairwise(edges):
-            params, losses = _run(
-                rnn, key, params, losses, data, initial, rate, start, stop, batch_size
-            )
-            _check_converging(np.isfinite(losses[:, start:stop]), start, learning_rate)
-            bar.update(stop - start)
-    # The last update is followed by no loss that would show its overflow.
-    final = np.isfinite(_outputs(rnn, params, x, lengths)).reshape(seeds, -1)
-    _check_converging(final.all(axis=1, keepdims=True), steps, learning_rate)
-    return Trained(rnn, params, initial_params, np.asarray(losses))
+    if not members:
+        return []
+    (device,) = {d for leaf in jax.tree.leaves(members) for d in leaf.devices()}
+    if device.platform == "cpu":
+        program = _compiled(call, static, "cpu", False)
+        return list(in_threads(lambda member: program(*shared, member), members, device))
+    program = _compiled(call, static, device.platform, True)
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    found = program(*shared, together)
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(members))]
 
 
-class _Data(NamedTuple):
-    """The training set; all that a batch takes its rows from."""
+@cache
+def _compiled(call: Any, static: tuple[int, ...], platform: str, together: bool) -> Any:
+    # Passes over arrays are not to be split among all cores, of which every member has its own.
+    splitter = "cpu-parallel-task-assigner"
+    options = {"xla_cpu_prefer_vector_width": 512, "xla_disable_hlo_passes": splitter}
+    on_cpu = options if platform == "cpu" else None
+    if together:
+        single = call
 
-    x: Float[Array, "n t d"]
-    lengths: Int[Array, " n"] | None
-    targets: Float[Array, "n o"] | Float[Array, "n t o"]
+        def call(*arguments: Any) -> Any:
+            *shared, members = arguments
+            return jax.vmap(partial(single, *shared))(members)
 
-
-@partial(jax.jit, static_argnames=("sizes", "seeds", "dtype"))
-def _draw(
-    rnn: ElmanRNN, key: PRNGKeyArray, sizes: tuple[int, int, int], seeds: int, dtype: jnp.dtype
-) -> Params:
-    """Initial parameters, a leading axis of seeds on every leaf."""
-    input_dim, width, output_dim = sizes
-
-    def one(network: Array) -> Params:
-        subkey = jax.random.fold_in(key, network)
-        params = rnn.init(subkey, input_dim=input_dim, width=width, output_dim=output_dim)
-        return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-
-    return jax.vmap(one)(jnp.arange(seeds))
-
-
-@jax.jit
-def _outputs(
-    rnn: ElmanRNN, params: Params, x: Float[Array, "n t d"], lengths: Int[Array, " n"] | None
-) -> Float[Array, "seeds n o"] | Float[Array, "seeds n t o"]:
-    return jax.vmap(lambda one: rnn.apply(one, x, lengths))(params)
-
-
-@partial(jax.jit, static_argnames="batch_size")
-def _run(
-    rnn: ElmanRNN,
-    key: PRNGKeyArray,
-    params: Params,
-    losses: Float[Array, "seeds steps"],
-    data: _Data,
-    initial: Float[Array, "seeds n o"] | Float[Array, "seeds n t o"],
-    rate: Float[Array, ""],
-    start: Int[ArrayLike, ""],
-    stop: Int[ArrayLike, ""],
-    batch_size: int | None,
-) -> tuple[Params, Float[Array, "seeds steps"]]:
-    """Steps start to stop - 1; a loop with traced ends, so that all chunks share one program."""
-    optimizer = optax.sgd(rate)
-    networks = jnp.arange(len(initial))
-    batches_key = jax.random.fold_in(key, BATCHES)
-
-    def update(params: Params, initial: Array, network: Array, step: Array) -> tuple[Params, Array]:
-        batch, offset = data, initial
-        if batch_size is not None:
-            subkey = jax.random.fold_in(jax.random.fold_in(batches_key, network), step)
-            rows = jax.random.permutation(subkey, len(data.x))[:batch_size]
-            batch, offset = jax.tree.map(lambda leaf: leaf[rows], (data, initial))
-        loss, gradient = jax.value_and_grad(_loss, argnums=1)(rnn, params, batch, offset)
-        # Plain SGD: the optimizer has no state to carry.
-        changes, _ = optimizer.update(gradient, optimizer.init(params))
-        return optax.apply_updates(params, changes), loss
-
-    def body(step: Array, carry: tuple[Params, Array]) -> tuple[Params, Array]:
-        params, losses = carry
-        params, loss = jax.vmap(update, (0, 0, 0, None))(params, initial, networks, step)
-        return params, losses.at[:, step].set(loss)
-
-    return jax.lax.fori_loop(start, stop, body, (params, losses))
-
-
-def _loss(
-    rnn: ElmanRNN,
-    params: Params,
-    batch: _Data,
-    initial: Float[Array, "b o"] | Float[Array, "b t o"],
-) -> Float[Array, ""]:
-    def freeze(path: tuple[Any, ...], leaf: Array) -> Array:
-        return leaf if path[-1].key in rnn.trainable else jax.lax.stop_gradient(leaf)
-
-    params = jax.tree_util.tree_map_with_path(freeze, params)
-    change = rnn.apply(params, batch.x, batch.lengths) - initial
-    return ((change - batch.targets) ** 2).sum() / (2 * len(batch.x))
-
-
-def _targets(
-    rnn: ElmanRNN, y: ArrayLike, x: Float[Array, "n t d"], lengths: Int[Array, " n"] | None
-) -> Float[Array, "n o"] | Float[Array, "n t o"]:
-    """Labels with an output axis, in the dtype of ``x``; zero at padded steps."""
-    n, steps = x.shape[:2]
-    labels = np.asarray(y)
-    if rnn.readout == "sequence":
-        if labels.ndim != 3 or labels.shape[:2] != (n, steps) or labels.size == 0:
-            raise ValueError(
-                f"y must hold a label for each sequence and step, shape ({n}, {steps}, outputs), "
-                f"for readout='sequence', got {labels.shape}."
-            )
-        if lengths is not None:
-            padded = ~np.asarray(sequences.mask(lengths, steps))
-            labels = np.where(padded[..., None], np.zeros((), labels.dtype), labels)
-        labels = check_values(labels)
-    else:
-        labels = check_labels(y, n).reshape(n, -1)
-    targets = jnp.asarray(labels, x.dtype)
-    if not bool(jnp.isfinite((targets**2).sum())):
-        raise ValueError(
-            f"y is too large for a squared loss in {x.dtype}: "
-            f"its largest entry has size {np.abs(labels).max():.3g}."
-        )
-    return targets
-
-
-def _check_settings(
-    rnn: ElmanRNN,
-    n: int,
-    learning_rate: float,
-    steps: int,
-    seeds: int,
-    batch_size: int | None,
-) -> None:
-    if rnn.initial_state == "independent":
-        raise ValueError(
-            "rnn must have initial_state 'zero' or 'shared' to be trained, got 'independent': its "
-            "states are drawn anew at each call, and would be noise in the trained function."
-        )
-    if not np.isfinite(learning_rate) or learning_rate <= 0:
-        raise ValueError(f"learning_rate must be finite and positive, got {learning_rate}.")
-    for name, count in (("steps", steps), ("seeds", seeds)):
-        if not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {count!r}.")
-    if batch_size is not None and (
-        not isinstance(batch_size, int | np.integer) or not 1 <= batch_size <= n
-    ):
-        raise ValueError(
-            f"batch_size must be a whole number in 1..{n} (the training sequences) or None, "
-            f"got {batch_size!r}."
-        )
-
-
-def _check_converging(
-    finite: Bool[np.ndarray, "seeds steps"], start: int, learning_rate: float
-) -> None:
-    """Name the first step, counted from ``start``, at which a network is not finite."""
-    if not finite.all():
-        step = int(np.argmin(finite.all(axis=0)))
-        network = int(np.argmin(finite[:, step]))
-        raise FloatingPointError(
-            f"training diverged: network {network} is not finite after {start + step} steps; use "
-            f"a learning_rate smaller than {learning_rate:.3g}."
-        )
+    return jax.jit(call, static_argnums=static, compiler_options=on_cpu)
