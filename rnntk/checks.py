@@ -41,3 +41,11 @@ def check_finite(name: str, value: Any) -> None:
     """Refuse NaN and infinity in an array; tracers pass, as their values are not known yet."""
     if is_concrete(value) and not np.isfinite(np.asarray(value)).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity.")
+
+
+def overflow(what: str, dtype: Any) -> str:
+    """The message for what a recurrence has driven out of the range of its dtype."""
+    return (
+        f"{what} overflows {dtype}: states or gradients grow by a constant factor a step. Reduce "
+        "w_std, the other weights or the tokens, or use shorter sequences."
+    )

@@ -21,6 +21,7 @@ from rnntk.infinite import marginals
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.infinite.preactivations import Preactivation, preactivation_grid, preactivations
 from rnntk.network.elman import ElmanRNN
+from rnntk.network.multipliers import squares
 from rnntk.spectrum import ball_kernel
 
 
@@ -207,7 +208,8 @@ def _roundings(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> float:
     steps = 8.0 * x.shape[1] * rnn.depth
     if rnn.phi.homogeneous:
         return steps
-    largest = max(float(layer.std.max()) for layer in marginals.prepare(rnn, x, None).layers)
+    alone = marginals.prepare(rnn, squares(rnn, x.shape[-1], x.dtype), x, None)
+    largest = max(float(layer.root_L.max()) for layer in alone.layers)
     return steps * max(1.0, largest**2 / 10)
 
 

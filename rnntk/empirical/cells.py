@@ -16,12 +16,12 @@ from jaxtyping import Array, Float
 
 from rnntk import checks, sequences
 from rnntk.empirical.backprop import Factors
-from rnntk.empirical.contraction import gram, jacobian
+from rnntk.empirical.contraction import contract_gram, contract_jacobian
 from rnntk.network.elman import PRECISION
+from rnntk.tiling import tuning
 
 Cell = Callable[[dict[str, Any], Any, Any], tuple[Any, Any]]
 METHODS = ("gram", "jacobian")
-TILE = 16
 
 
 class MisuseError(Exception):
@@ -171,14 +171,11 @@ def cell_kernel(
     one = _factors(cell, arrays, state, x1)
     two = one if x2 is None else _factors(cell, arrays, state, x2)
     if method == "gram":
-        total = gram((one,), (two,), tile=min(TILE, len(x1)), mirror=x2 is None)
+        total = contract_gram((one,), (two,), tile=tuning.CELL_TILE, mirror=x2 is None)
     else:
-        total = jacobian((one,), (two,), units=TILE, mirror=x2 is None)
+        total = contract_jacobian((one,), (two,), units=tuning.CELL_TILE, mirror=x2 is None)
     if sequences.is_concrete(total) and not bool(jnp.isfinite(total).all()):
-        raise FloatingPointError(
-            f"The kernel of the cell overflows {x1.dtype}: states or gradients grow from step to "
-            "step. Reduce the weights or the tokens, or use shorter sequences."
-        )
+        raise FloatingPointError(checks.overflow("The kernel of the cell", x1.dtype))
     return total[:, 0, :, 0]
 
 

@@ -4,7 +4,7 @@ A function is a network, or its Taylor expansion at initialization; centred by s
 doubling, or not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -14,8 +14,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from rnntk import sequences
-from rnntk.network.elman import ElmanRNN, Params, check_params, sequence_keys
+from rnntk.network.elman import ElmanRNN, Params
 from rnntk.network.forward import forward
+from rnntk.network.multipliers import Multipliers, multipliers
+from rnntk.network.parameters import check_params, sequence_keys
 from rnntk.train.gradients import Pullback, Tree, Weights, outputs_and_pullback, replaced, trained
 
 CENTRES = ("subtract", "double", "none")
@@ -64,10 +66,11 @@ class Linearized:
             True
         """
         x, lengths = sequences.check_batch(x, lengths)
-        for given in (params, initial_params):
-            check_params(self.rnn, given, x.shape[-1])
+        check_params(self.rnn, initial_params, x.shape[-1])
+        width = check_params(self.rnn, params, x.shape[-1])
         sequence_keys(self.rnn, None, len(x))
-        return outputs(self, params, initial_params, x, lengths, "none")
+        model = model_of(self, width, x, "none")
+        return outputs(model, params, initial_params, x, lengths)
 
 
 def linearize(rnn: ElmanRNN) -> Linearized:
@@ -103,45 +106,75 @@ def network(function: Function) -> ElmanRNN:
     return function.rnn if isinstance(function, Linearized) else function
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["rnn", "scales"],
+    meta_fields=["linear", "centre"],
+)
+@dataclass(frozen=True)
+class Model:
+    """A function of some width.
+
+    Attributes:
+        rnn: the network.
+        scales: what stands before its weights.
+        linear: whether its expansion is meant.
+        centre: how outputs are made zero at initialization.
+    """
+
+    rnn: ElmanRNN
+    scales: Multipliers
+    linear: bool
+    centre: Centre
+
+
+def model_of(function: Function, width: int, x: Float[Array, "n t d"], centre: Centre) -> Model:
+    """The function at a width, for tokens such as these."""
+    rnn = network(function)
+    scales = multipliers(rnn, width, x.shape[-1], x.dtype)
+    return Model(rnn, scales, isinstance(function, Linearized), centre)
+
+
 def outputs(
-    function: Function,
+    model: Model,
     params: Tree,
     initial: Tree,
     x: Float[Array, "n t d"],
     lengths: Int[Array, " n"] | None,
-    centre: Centre,
 ) -> Float[Array, "n o"] | Float[Array, "n t o"]:
-    """Outputs of what is trained; with ``centre="subtract"``, from which nothing is taken yet."""
-    if centre == "double":
+    """Outputs of what is trained; those at initialization are not subtracted."""
+    if model.centre == "double":
+        half = replace(model, centre="none")
         one, two = (
-            outputs(function, last, first, x, lengths, "none")
+            outputs(half, last, first, x, lengths)
             for last, first in zip(params, initial, strict=True)
         )
         return (one - two) / jnp.sqrt(jnp.asarray(2, x.dtype))
-    if isinstance(function, ElmanRNN):
-        return forward(function, params, x, lengths, None).output
-    start = trained(function.rnn, initial)
-    moved = {path: leaf - start[path] for path, leaf in trained(function.rnn, params).items()}
+    rnn, scales = model.rnn, model.scales
+    if not model.linear:
+        return forward(rnn, params, x, lengths, None, scales).output
+    start = trained(rnn, initial)
+    moved = {path: leaf - start[path] for path, leaf in trained(rnn, params).items()}
 
     def at(weights: Weights) -> Array:
-        return forward(function.rnn, replaced(initial, weights), x, lengths, None).output
+        return forward(rnn, replaced(initial, weights), x, lengths, None, scales).output
 
     value, change = jax.jvp(at, (start,), (moved,))
     return value + change
 
 
 def evaluate(
-    function: Function,
+    model: Model,
     params: Tree,
     initial: Tree,
     x: Float[Array, "n t d"],
     lengths: Int[Array, " n"] | None,
-    centre: Centre,
 ) -> tuple[Float[Array, "n o"] | Float[Array, "n t o"], Pullback]:
     """As :func:`outputs`, with the transpose of the Jacobian in the trained parameters."""
-    if centre == "double":
+    if model.centre == "double":
+        half = replace(model, centre="none")
         (one, pull1), (two, pull2) = (
-            evaluate(function, last, first, x, lengths, "none")
+            evaluate(half, last, first, x, lengths)
             for last, first in zip(params, initial, strict=True)
         )
         root = jnp.sqrt(jnp.asarray(2, x.dtype))
@@ -152,7 +185,7 @@ def evaluate(
             return {f"[{i}]{path}": leaf for i, part in pairs for path, leaf in part.items()}
 
         return (one - two) / root, pull
-    if isinstance(function, ElmanRNN):
-        return outputs_and_pullback(function, params, x, lengths)
-    found = outputs(function, params, initial, x, lengths, "none")
-    return found, outputs_and_pullback(function.rnn, initial, x, lengths)[1]
+    if not model.linear:
+        return outputs_and_pullback(model.rnn, model.scales, params, x, lengths)
+    found = outputs(model, params, initial, x, lengths)
+    return found, outputs_and_pullback(model.rnn, model.scales, initial, x, lengths)[1]

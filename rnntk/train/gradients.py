@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rnntk import sequences
-from rnntk.empirical.backprop import _through
-from rnntk.network.elman import PRECISION, ElmanRNN, Params, networks
-from rnntk.network.forward import Forward, Trace, forward, multipliers, scaled
+from rnntk.network import backward
+from rnntk.network.elman import PRECISION, ElmanRNN, Params
+from rnntk.network.forward import Forward, Trace, forward, scaled
+from rnntk.network.multipliers import Multipliers
+from rnntk.network.parameters import networks
 
 Weights = dict[str, Array]
 """Some leaves of the parameters, by their paths in them."""
@@ -43,16 +45,17 @@ def replaced(params: Tree, weights: Weights) -> Tree:
 
 def outputs_and_pullback(
     rnn: ElmanRNN,
+    scales: Multipliers,
     params: Params,
     x: Float[Array, "n t d"],
     lengths: Int[Array, " n"] | None,
 ) -> tuple[Float[Array, "n o"] | Float[Array, "n t o"], Pullback]:
     """Outputs, and what multiplies arrays of their shape by the transpose of their Jacobian."""
-    result = forward(rnn, params, x, lengths, None)
+    result = forward(rnn, params, x, lengths, None, scales)
 
     def pull(cotangent: Array) -> Weights:
         found: list[Params] = [
-            _network(rnn, network, result, cotangent, lengths, direction)
+            _network(rnn, scales, network, result, cotangent, lengths, direction)
             for direction, network in enumerate(networks(rnn, params))
         ]
         both = dict(zip(("forward", "backward"), found, strict=False))
@@ -63,6 +66,7 @@ def outputs_and_pullback(
 
 def _network(
     rnn: ElmanRNN,
+    scales: Multipliers,
     network: Params,
     result: Forward,
     cotangent: Float[Array, "n o"] | Float[Array, "n t o"],
@@ -71,25 +75,43 @@ def _network(
 ) -> Params:
     """Gradients of one of the networks, in the tree of its parameters; of trained groups only."""
     traces, features = result.traces[direction], result.features[direction]
-    dtype = traces[0].preactivations.dtype
-    scales = [multipliers(rnn, network, index, dtype) for index in range(rnn.depth)]
+    given = cotangent.swapaxes(0, 1) if rnn.r.per_step else cotangent[None]
     gradient: Params = {}
     if "V" in rnn.trainable:
-        given = cotangent.swapaxes(0, 1) if rnn.readout == "sequence" else cotangent[None]
-        gradient["V"] = scales[0]["V"] * _outer(given, features)
+        gradient["V"] = scales.V * _outer(given, features)
     if set(rnn.trainable) == {"V"}:
         return gradient
-    matrices = [scaled(rnn, network, index, dtype) for index in range(rnn.depth)]
-    signals = _signals(rnn, matrices, traces, cotangent, lengths, direction)
+    dtype = features.dtype
+    matrices = [scaled(rnn, network, index, scales, dtype) for index in range(rnn.depth)]
+    reached = _to_states(rnn, given, matrices[-1]["V"], lengths, len(traces[0].tokens), direction)
+    signals = backward.signals(rnn, matrices, traces, *reached)
     layers = tuple(
-        _layer(rnn, signal, trace, scale)
-        for signal, trace, scale in zip(signals, traces, scales, strict=True)
+        _layer(rnn, signal[:, :, 0], trace, scales.layer(index))
+        for index, (signal, trace) in enumerate(zip(signals, traces, strict=True))
     )
     return gradient | (layers[0] if rnn.depth == 1 else {"layers": layers})
 
 
+def _to_states(
+    rnn: ElmanRNN,
+    given: Float[Array, "s n o"],
+    v: Float[Array, "o m"],
+    lengths: Int[Array, " n"] | None,
+    t: int,
+    direction: int,
+) -> tuple[Float[Array, "t n 1 m"] | None, Float[Array, "n 1 m"]]:
+    """What reaches the states of the top layer, as ``backward.signals`` takes it."""
+    reached = jnp.matmul(given, v, precision=PRECISION)
+    if rnn.r.ends_only and lengths is None:
+        return None, reached[0][:, None]
+    if direction and rnn.r.per_step:  # the outputs are in the order of time
+        reached = sequences.reverse(reached.swapaxes(0, 1), lengths).swapaxes(0, 1)
+    share = rnn.r.shares(t, lengths, v.dtype)[..., None]
+    return (share * reached)[:, :, None], jnp.zeros_like(reached[0])[:, None]
+
+
 def _layer(
-    rnn: ElmanRNN, signals: Float[Array, "t n m"], trace: Trace, scales: dict[str, Array]
+    rnn: ElmanRNN, signals: Float[Array, "t n m"], trace: Trace, scales: dict[str, Any]
 ) -> Params:
     found: Params = {}
     if "W" in rnn.trainable:
@@ -107,41 +129,3 @@ def _outer(signals: Float[Array, "t n i"], reads: Float[Array, "t n j"]) -> Floa
     """sum_s sum_n signal read^T, as one product."""
     left, right = (v.reshape(-1, v.shape[-1]) for v in (signals, reads))
     return jnp.matmul(left.T, right, precision=PRECISION)
-
-
-def _signals(
-    rnn: ElmanRNN,
-    matrices: list[dict[str, Array]],
-    traces: list[Trace],
-    cotangent: Float[Array, "n o"] | Float[Array, "n t o"],
-    lengths: Int[Array, " n"] | None,
-    direction: int,
-) -> list[Float[Array, "t n m"]]:
-    """What reaches the pre-activations of each layer."""
-    t, n, m = traces[0].preactivations.shape
-    reached = jnp.matmul(cotangent, matrices[-1]["V"], precision=PRECISION)
-    given: Any = None
-    last = reached
-    if rnn.readout != "last" or lengths is not None:
-        count = (jnp.full(n, t) if lengths is None else lengths)[None, :]
-        step = jnp.arange(t)[:, None]
-        inside = step < count
-        if rnn.readout == "sequence":
-            share = inside.astype(reached.dtype)
-            reached = sequences.reverse(reached, lengths) if direction else reached
-            reached = reached.swapaxes(0, 1)
-        else:
-            one = 1 / count if rnn.readout == "mean" else (step == count - 1)
-            share = jnp.where(inside, one.astype(reached.dtype), 0)
-            reached = reached[None]
-        given, last = share[..., None] * reached, jnp.zeros((n, m), reached.dtype)
-    found: list[Array] = []
-    for index in reversed(range(rnn.depth)):
-        if found:
-            given = jnp.matmul(found[0], matrices[index + 1]["U"], precision=PRECISION)
-            last = jnp.zeros((n, m), given.dtype)
-        pre = traces[index].preactivations
-        w = matrices[index]["W"]
-        each = _through(rnn, w, pre, None if given is None else given[:, :, None], last[:, None])
-        found.insert(0, each[:, :, 0])
-    return found

@@ -29,7 +29,7 @@ def check(
     n, t = x.shape[:2]
     labels = _values(y)
     whole = np.issubdtype(labels.dtype, np.integer)
-    axes = (n, t) if rnn.readout == "sequence" else (n,)
+    axes = (n, t) if rnn.r.per_step else (n,)
     if loss.labels == "any" and whole and labels.shape == axes:
         expected = axes  # indices of classes, for a loss of the caller's
     elif loss.labels == "class":
@@ -45,7 +45,7 @@ def check(
             labels = labels[:, None]
     if labels.shape != expected or labels.size == 0:
         raise ValueError(_shape_message(rnn, loss, axes, labels.shape))
-    if lengths is not None and rnn.readout == "sequence":
+    if lengths is not None and rnn.r.per_step:
         padded = ~np.asarray(sequences.mask(lengths, t))
         labels[padded] = 1 if loss.labels == "sign" else 0
     return _of_kind(loss, labels, expected == axes, x.dtype, output_dim)

@@ -10,10 +10,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from rnntk.linalg import matrices
-from rnntk.network.elman import ElmanRNN, Params
+from rnntk.network.elman import Params
 from rnntk.network.forward import forward
-from rnntk.train.functions import Centre, Function, network
-from rnntk.train.gradients import Tree, outputs_and_pullback, replaced, trained
+from rnntk.train.functions import Model
+from rnntk.train.gradients import Tree, Weights, outputs_and_pullback, replaced, trained
 from rnntk.train.losses import Loss, resolve
 
 POWER_ITERATIONS = 30
@@ -68,9 +68,8 @@ def stable_rate(
 
 
 def stable_rate_of(
-    function: Function,
+    model: Model,
     loss: Loss,
-    centre: Centre,
     initial: Tree,
     x: Float[Array, "n t d"],
     lengths: Int[Array, " n"] | None,
@@ -83,22 +82,25 @@ def stable_rate_of(
     if loss.curvature is None:
         return None
     x, lengths = jax.tree.map(lambda v: v[:MOST], (x, lengths))
-    params = initial[0] if centre == "double" else initial
-    largest = float(_largest(network(function), params, x, lengths)) / len(x)
+    params = initial[0] if model.centre == "double" else initial
+    largest = float(_largest(model, params, x, lengths)) / len(x)
     return 2 / (loss.curvature * largest) if 0 < largest < np.inf else None
 
 
 @jax.jit
-def _largest(rnn: ElmanRNN, params: Params, x: Array, lengths: Array | None) -> Float[Array, ""]:
+def _largest(
+    model: Model, params: Params, x: Float[Array, "n t d"], lengths: Int[Array, " n"] | None
+) -> Float[Array, ""]:
+    """Largest eigenvalue of the empirical kernel."""
+    rnn, scales = model.rnn, model.scales
     start = trained(rnn, params)
-    found, pull = outputs_and_pullback(rnn, params, x, lengths)
+    found, pull = outputs_and_pullback(rnn, scales, params, x, lengths)
 
-    def run(weights: dict[str, Array]) -> Array:
-        return forward(rnn, replaced(params, weights), x, lengths, None).output
+    def run(weights: Weights) -> Array:
+        return forward(rnn, replaced(params, weights), x, lengths, None, scales).output
 
     def product(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        vector = carry[0]
-        image = jax.jvp(run, (start,), (pull(vector),))[1]
+        image = jax.jvp(run, (start,), (pull(carry[0]),))[1]
         size = jnp.sqrt(jnp.square(image).sum())
         return image / jnp.where(size > 0, size, 1), size
 

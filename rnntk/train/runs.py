@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from rnntk.network.elman import Params
 from rnntk.train import checkpoint, sgd
-from rnntk.train.functions import Function, network
+from rnntk.train.functions import Function, Model
 from rnntk.train.rates import stable_rate_of
 from rnntk.train.sgd import Batch, Member, Recipe
 from rnntk.train.stream import Stream
@@ -33,6 +33,7 @@ class Task:
 
     Attributes:
         function: what is trained.
+        model: the same at the width.
         recipe: what the loop is compiled for.
         key: of all draws.
         rate: the learning rate.
@@ -46,6 +47,7 @@ class Task:
     """
 
     function: Function
+    model: Model
     recipe: Recipe
     key: PRNGKeyArray
     rate: Float[Array, ""]
@@ -118,7 +120,7 @@ def run(task: Task, numbers: range, path: Path | None, progress: bool) -> tuple[
 def _begin(task: Task, numbers: range) -> Progress:
     """The networks before training."""
     stored = task.streams is None
-    shared = (task.function, task.recipe, task.sizes, task.average, stored, task.key, task.data)
+    shared = (task.model, task.recipe, task.sizes, task.average, stored, task.key, task.data)
     (device,) = task.data.x.devices()
     which = [jax.device_put(np.int32(number), device) for number in numbers]
     now = Progress(
@@ -157,7 +159,7 @@ def _advanced(task: Task, now: Progress, batches: Batch, count: int) -> Progress
     """So many steps further; networks that diverge in them are not looked at again."""
     live = np.flatnonzero(now.diverged < 0)
     step = sgd.advance_stored if task.streams is None else sgd.advance_stream
-    shared = (task.function, task.recipe, task.key, task.rate, batches)
+    shared = (task.model, task.recipe, task.key, task.rate, batches)
     ends = (jnp.asarray(now.done, jnp.int32), jnp.asarray(count, jnp.int32))
     found = sgd.on_members(step, (1,), (*shared, *ends), [now.members[i] for i in live])
     members, diverged = list(now.members), now.diverged.copy()
@@ -209,15 +211,13 @@ def _last_checked(task: Task, now: Progress) -> Progress:
 
 
 def _finite(task: Task, members: list[Member]) -> list[bool]:
-    shared = (task.function, task.recipe.centre, task.data.x, task.data.lengths)
-    return [bool(good) for good in sgd.on_members(sgd.finite, (1,), shared, members)]
+    shared = (task.model, task.data.x, task.data.lengths)
+    return [bool(good) for good in sgd.on_members(sgd.finite, (), shared, members)]
 
 
 def _warn_of_divergence(task: Task, member: Member, step: int) -> None:
     recipe, data = task.recipe, task.data
-    stable = stable_rate_of(
-        task.function, recipe.loss, recipe.centre, member.initial, data.x, data.lengths
-    )
+    stable = stable_rate_of(task.model, recipe.loss, member.initial, data.x, data.lengths)
     how = "" if recipe.optimizer else f" with learning_rate={float(task.rate):.3g}"
     limit = (
         f"full-batch gradient descent on its kernel is stable up to {stable:.3g}"
@@ -254,7 +254,7 @@ def _resumed(path: Path, configuration: dict[str, str], now: Progress) -> Progre
 
 def _configuration(task: Task, numbers: range) -> dict[str, str]:
     """What must be the same for a run to go on."""
-    rnn, recipe = network(task.function), task.recipe
+    rnn, recipe = task.model.rnn, task.recipe
     stds = {name: float(getattr(rnn, name)) for name in ("w_std", "u_std", "b_std", "v_std")}
     stored = task.streams is None
     state = jax.eval_shape(lambda: recipe.updates(1.0).init({"W": jnp.zeros(1)}))
@@ -272,7 +272,7 @@ def _configuration(task: Task, numbers: range) -> dict[str, str]:
         "optimizer": str(jax.tree.structure(state)),
         "steps": str(task.steps),
         "batch_size": str(recipe.batch_size),
-        "centre": recipe.centre,
+        "centre": task.model.centre,
         "average": str(task.average),
         "metrics": str([name for name, _ in task.metrics]),
         "record": str(task.record),

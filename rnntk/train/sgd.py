@@ -16,17 +16,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from rnntk import sequences
+from rnntk.tiling import tuning
 from rnntk.tiling.threads import in_threads
 from rnntk.train import losses
-from rnntk.train.functions import Centre, Function, evaluate, network, outputs
+from rnntk.train.functions import Model, evaluate, outputs
 from rnntk.train.gradients import Tree, Weights, replaced, trained
 from rnntk.train.losses import Loss
 
 BATCHES = 2**31 - 1
 """Folded into the key for the batches; the parameters of network i have the key folded with i."""
-BLOCK = 32
-"""Batches of a stream whose initial outputs are computed at once, always, as the numbers of rows in
-a product may change its rounding."""
 
 
 class Batch(NamedTuple):
@@ -81,14 +79,12 @@ class Recipe:
 
     Attributes:
         loss: of outputs and labels.
-        centre: how outputs are made zero at initialization.
         optimizer: None for SGD with a constant step.
         batch_size: sequences of stored data that make a step; None for all.
         steps: how many a call can make.
     """
 
     loss: Loss
-    centre: Centre
     optimizer: optax.GradientTransformation | None
     batch_size: int | None
     steps: int
@@ -99,7 +95,7 @@ class Recipe:
 
 
 def draw(
-    function: Function,
+    model: Model,
     recipe: Recipe,
     sizes: tuple[int, int],
     average: bool,
@@ -109,7 +105,7 @@ def draw(
     number: Int[Array, ""],
 ) -> Member:
     """A network at its start."""
-    rnn, dtype = network(function), data.x.dtype
+    rnn, dtype = model.rnn, data.x.dtype
     width, output_dim = sizes
     params: Tree = rnn.init(
         jax.random.fold_in(key, number),
@@ -119,9 +115,9 @@ def draw(
     )
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     offsets = None
-    if stored and recipe.centre == "subtract":
-        offsets = outputs(function, params, params, data.x, data.lengths, "none")
-    if recipe.centre == "double":
+    if stored and model.centre == "subtract":
+        offsets = outputs(model, params, params, data.x, data.lengths)
+    if model.centre == "double":
         params = (params, params)
     weights = trained(rnn, params)
     optimizer = recipe.updates(1.0).init(weights)
@@ -129,7 +125,7 @@ def draw(
 
 
 def advance_stored(
-    function: Function,
+    model: Model,
     recipe: Recipe,
     key: PRNGKeyArray,
     rate: Float[Array, ""],
@@ -146,11 +142,11 @@ def advance_stored(
         key = jax.random.fold_in(jax.random.fold_in(key, BATCHES), member.number)
         chosen = rows(key, len(data.x), recipe.batch_size, first, recipe.steps)
         batches = jax.tree.map(lambda v: v[chosen], data)
-    return _loop(function, recipe, rate, batches, first, count, member)
+    return _loop(model, recipe, rate, batches, first, count, member)
 
 
 def advance_stream(
-    function: Function,
+    model: Model,
     recipe: Recipe,
     key: PRNGKeyArray,
     rate: Float[Array, ""],
@@ -160,20 +156,22 @@ def advance_stream(
     member: Member,
 ) -> tuple[State, Float[Array, " steps"]]:
     """Likewise on batches that came in, one for each step."""
-    if recipe.centre == "subtract":
-        data = data._replace(offsets=_initial_outputs(function, member.initial, data))
-    return _loop(function, recipe, rate, data, first, count, member)
+    if model.centre == "subtract":
+        data = data._replace(offsets=_initial_outputs(model, member.initial, data))
+    return _loop(model, recipe, rate, data, first, count, member)
 
 
-def _initial_outputs(function: Function, initial: Tree, data: Batch) -> Array:
+def _initial_outputs(model: Model, initial: Tree, data: Batch) -> Array:
     """Outputs of many batches, some at once."""
 
     def some(block: tuple[Array, Array | None]) -> Array:
         x, lengths = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), block)
-        found = outputs(function, initial, initial, x, lengths, "none")
+        found = outputs(model, initial, initial, x, lengths)
         return found.reshape(*block[0].shape[:2], *found.shape[1:])
 
-    blocks = jax.tree.map(lambda v: v.reshape(-1, BLOCK, *v.shape[1:]), (data.x, data.lengths))
+    blocks = jax.tree.map(
+        lambda v: v.reshape(-1, tuning.STREAM_BLOCK, *v.shape[1:]), (data.x, data.lengths)
+    )
     found = jax.lax.map(some, blocks)
     return found.reshape(-1, *found.shape[2:])
 
@@ -191,7 +189,7 @@ def rows(
 
 
 def _loop(
-    function: Function,
+    model: Model,
     recipe: Recipe,
     rate: Float[Array, ""],
     batches: Batch,
@@ -200,7 +198,7 @@ def _loop(
     member: Member,
 ) -> tuple[State, Float[Array, " steps"]]:
     optimizer = recipe.updates(rate)
-    sequence = network(function).readout == "sequence"
+    per_step = model.rnn.r.per_step
 
     def body(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, values = carry
@@ -209,8 +207,8 @@ def _loop(
             lambda v: jax.lax.dynamic_index_in_dim(v, i, keepdims=False), batches
         )
         params = replaced(member.initial, state.weights)
-        found, pull = evaluate(function, params, member.initial, x, lengths, recipe.centre)
-        real = sequences.mask(lengths, x.shape[1]) if sequence and lengths is not None else None
+        found, pull = evaluate(model, params, member.initial, x, lengths)
+        real = sequences.mask(lengths, x.shape[1]) if per_step and lengths is not None else None
 
         def loss(found: Array) -> Array:
             change = found if offsets is None else found - offsets
@@ -229,12 +227,10 @@ def _loop(
     return jax.lax.fori_loop(0, count, body, (member.state, values))
 
 
-def finite(
-    function: Function, centre: Centre, x: Array, lengths: Array | None, member: Member
-) -> Array:
+def finite(model: Model, x: Array, lengths: Array | None, member: Member) -> Array:
     """Whether the outputs are."""
     params = replaced(member.initial, member.state.weights)
-    return jnp.isfinite(outputs(function, params, member.initial, x, lengths, centre)).all()
+    return jnp.isfinite(outputs(model, params, member.initial, x, lengths)).all()
 
 
 def measure(metrics: tuple[tuple[str, Any], ...], member: Member) -> dict[str, Array]:
@@ -268,10 +264,6 @@ def on_members(
 
 @cache
 def _compiled(call: Any, static: tuple[int, ...], platform: str, together: bool) -> Any:
-    # Passes over arrays are not to be split among all cores, of which every member has its own.
-    splitter = "cpu-parallel-task-assigner"
-    options = {"xla_cpu_prefer_vector_width": 512, "xla_disable_hlo_passes": splitter}
-    on_cpu = options if platform == "cpu" else None
     if together:
         single = call
 
@@ -279,4 +271,6 @@ def _compiled(call: Any, static: tuple[int, ...], platform: str, together: bool)
             *shared, members = arguments
             return jax.vmap(partial(single, *shared))(members)
 
-    return jax.jit(call, static_argnums=static, compiler_options=on_cpu)
+    return jax.jit(
+        call, static_argnums=static, compiler_options=tuning.elementwise_options(platform)
+    )

@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from rnntk import sequences
-from rnntk.network.elman import check_params
-from rnntk.train.functions import Centre, Function, network, outputs
+from rnntk.network.parameters import check_params
+from rnntk.train.functions import Centre, Function, Model, model_of, network, outputs
 from rnntk.train.gradients import Tree
 from rnntk.train.sgd import on_members
 
@@ -83,28 +83,23 @@ class Trained:
             raise ValueError("averaged needs parameters of fit(..., average=True).")
         single = params[0] if self.centre == "double" else params
         example = jax.tree.map(lambda leaf: leaf[0], single)
-        check_params(network(self.rnn), example, x.shape[-1])
+        width = check_params(network(self.rnn), example, x.shape[-1])
+        model = model_of(self.rnn, width, x, self.centre)
         members = [
             jax.tree.map(lambda leaf, i=i: leaf[i], (params, self.initial_params))
             for i in range(len(self.diverged))
         ]
-        learnt = jnp.stack(on_members(_learnt, (1,), (self.rnn, self.centre, x, lengths), members))
+        learnt = jnp.stack(on_members(_learnt, (), (model, x, lengths), members))
         good = self.diverged < 0
         if not bool(jnp.isfinite(learnt[good]).all()):
             raise FloatingPointError(f"outputs of the trained networks overflow in {x.dtype}.")
         return learnt
 
 
-def _learnt(
-    function: Function,
-    centre: Centre,
-    x: Array,
-    lengths: Array | None,
-    params: tuple[Tree, Tree],
-) -> Array:
+def _learnt(model: Model, x: Array, lengths: Array | None, params: tuple[Tree, Tree]) -> Array:
     """Outputs of the parameters, less those of the initial ones where these were subtracted."""
     last, initial = params
-    found = outputs(function, last, initial, x, lengths, centre)
-    if centre == "subtract":
-        found = found - outputs(function, initial, initial, x, lengths, "none")
+    found = outputs(model, last, initial, x, lengths)
+    if model.centre == "subtract":
+        found = found - outputs(model, initial, initial, x, lengths)
     return found

@@ -18,22 +18,15 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 from rnntk import checks, sequences
 from rnntk.empirical.planning import default_limit
 from rnntk.network.elman import ElmanRNN
+from rnntk.tiling import tuning
 from rnntk.train import labels, sgd
-from rnntk.train.functions import CENTRES, Centre, Function, Linearized, network
+from rnntk.train.functions import CENTRES, Centre, Function, Linearized, model_of, network
 from rnntk.train.gradients import replaced
 from rnntk.train.losses import Loss, resolve
 from rnntk.train.runs import Metric, Progress, Task, run
-from rnntk.train.sgd import BLOCK, Batch, Recipe
+from rnntk.train.sgd import Batch, Recipe
 from rnntk.train.stream import Stream
 from rnntk.train.trained import Trained
-
-CHUNK_OPERATIONS = 2e10
-"""Of one network in one call, some tenths of a second: between calls the progress shows, a diverged
-network stops, and an interrupt is heard."""
-CHUNK_BYTES = 2**25
-"""Of the batches, and of a stream's hidden states, in one call."""
-MOST_STEPS = 4096
-"""In one call."""
 
 
 def fit(
@@ -157,10 +150,11 @@ def fit(
         batch_size = stream.batch_size
     record = _check_record(metrics, record, steps)
     capacity = _capacity(network(rnn), data.x, width, batch_size, steps, record, stored)
-    recipe = Recipe(found, centre, optimizer, batch_size, capacity)
+    recipe = Recipe(found, optimizer, batch_size, capacity)
     rate = jnp.asarray(1.0 if learning_rate is None else learning_rate, data.x.dtype)
     task = Task(
         function=rnn,
+        model=model_of(rnn, width, data.x, centre),
         recipe=recipe,
         key=key,
         rate=rate,
@@ -291,15 +285,15 @@ def _capacity(
     n, t, d = x.shape
     size = n if batch_size is None else batch_size
     networks = rnn.depth * (1 + rnn.bidirectional)
-    most = CHUNK_OPERATIONS / (6 * size * t * width * (width + d) * networks)
+    most = tuning.CHUNK_OPERATIONS / (6 * size * t * width * (width + d) * networks)
     room = d if stored else max(d, width * networks)
-    most = min(MOST_STEPS, most, CHUNK_BYTES / (size * t * room * x.dtype.itemsize))
+    most = min(tuning.MOST_STEPS, most, tuning.CHUNK_BYTES / (size * t * room * x.dtype.itemsize))
     ends = [0, *record, *([] if steps is None else [steps])]
     if steps is not None or record:
         most = min(most, max(after - before for before, after in pairwise(sorted(set(ends)))))
     if stored:
         return max(1, int(most))
-    return BLOCK * max(1, math.ceil(most / BLOCK))
+    return tuning.STREAM_BLOCK * max(1, math.ceil(most / tuning.STREAM_BLOCK))
 
 
 def _in_groups(
@@ -335,12 +329,12 @@ def _together(task: Task, memory_limit: int | None) -> int:
     """How many networks fit the memory: their states twice, and what a step keeps of each."""
     limit = default_limit(task.data.x) if memory_limit is None else memory_limit
     draw = partial(
-        sgd.draw, task.function, task.recipe, task.sizes, task.average, task.streams is None
+        sgd.draw, task.model, task.recipe, task.sizes, task.average, task.streams is None
     )
     member = jax.eval_shape(draw, task.key, task.data, jax.ShapeDtypeStruct((), jnp.int32))
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(member))
     n, t, _ = task.data.x.shape
-    rnn = network(task.function)
+    rnn = task.model.rnn
     states = 4 * (task.recipe.batch_size or n) * t * task.sizes[0] * task.data.x.dtype.itemsize
     need = 2 * held + states * rnn.depth * (1 + rnn.bidirectional)
     if memory_limit is not None and need > limit:
@@ -373,5 +367,5 @@ def _trained(task: Task, parts: list[Progress]) -> Trained:
         metrics={
             name: np.concatenate([part.metrics[name] for part in parts]) for name, _ in task.metrics
         },
-        centre=task.recipe.centre,
+        centre=task.model.centre,
     )

@@ -16,6 +16,7 @@ from rnntk import ElmanRNN, bounds, datasets, infinite_kernel, spectrum
 from rnntk.activations import leaky_relu
 from rnntk.bounds import power_series
 from rnntk.bounds.arithmetic import Enclosed
+from rnntk.bounds.eigenvalue import _Rounded
 from rnntk.spectrum.certificate import certify
 
 DIGITS = 100  # of which acos loses half between parallel points
@@ -337,7 +338,7 @@ def test_one_sequence_has_no_pair():
 
 def test_upper_bounds_keep_their_allowance_where_rounding_makes_them_negative():
     kernel = np.full((2, 2), 1.0) + np.array([[0, 1e-10], [1e-10, 0]])
-    found = bounds._Rounded(2.0**-52, 16.0).upper_bounds(kernel)
+    found = _Rounded(2.0**-52, 16.0).upper_bounds(kernel)
     assert found["diagonal"] == pytest.approx(1.0)
     for name in ("pair", "residual"):
         assert 16 * 2.0**-52 <= found[name] < 1e-13

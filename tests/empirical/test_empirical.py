@@ -14,7 +14,7 @@ import pytest
 from rnntk import ElmanRNN, empirical_kernel
 from rnntk.empirical import planning
 from rnntk.empirical.planning import plan
-from rnntk.network.elman import SECOND
+from rnntk.network.parameters import SECOND
 
 LENGTHS = np.array([4, 2, 1]), np.array([5, 5, 3, 1])
 GRID = [
@@ -86,10 +86,8 @@ def test_is_the_product_of_jacobians(readout, depth, bidirectional, state, train
 @pytest.fixture
 def in_parts(monkeypatch):
     """As if all kernels were large, and the machine had two cores."""
-    monkeypatch.setattr("rnntk.tiling.threads.CORES", 2)
-    for name, value in {"CORES": 2, "SMALLEST": 1}.items():
-        monkeypatch.setattr(f"rnntk.empirical.planning.{name}", value)
-    monkeypatch.setattr("rnntk.empirical.kernel.BRIEF", 0)
+    for name, value in {"CORES": 2, "SMALLEST": 1, "BRIEF": 0}.items():
+        monkeypatch.setattr(f"rnntk.tiling.tuning.{name}", value)
     monkeypatch.setattr(
         "rnntk.empirical.planning._largest", planning._largest.__wrapped__
     )  # no old plans

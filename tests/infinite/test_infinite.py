@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnntk
-import rnntk.tiling.tiles
 from rnntk import ElmanRNN, infinite_kernel
+from rnntk.tiling import tuning
 
 ORACLES = np.load(Path(__file__).parents[1] / "oracles" / "infinite_width.npz")
 CONFIGS = json.loads(str(ORACLES["configs"]))
@@ -163,7 +163,7 @@ def mpmath_kernel(x, w2=2, u2=2):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["w_std", "u_std", "b_std", "v_std"])
 def test_each_std_is_differentiable_and_vmappable_across_tiles(name, monkeypatch):
-    monkeypatch.setattr(rnntk.tiling.tiles, "TILE", 3)
+    monkeypatch.setattr(tuning, "INFINITE_TILE", 3)
     x = jnp.asarray(draw(5, 3))
 
     def loss(std):
@@ -432,7 +432,7 @@ def test_tiles_make_the_same_kernel(readout, monkeypatch):
     x1, x2 = draw(5, 4), draw(6, 3, seed=1)
     lengths = np.array([4, 2, 1, 3, 4])
     whole = infinite_kernel(rnn, x1, lengths1=lengths), infinite_kernel(rnn, x1, x2)
-    monkeypatch.setattr(rnntk.tiling.tiles, "TILE", 3)
+    monkeypatch.setattr(tuning, "INFINITE_TILE", 3)
     parts = infinite_kernel(rnn, x1, lengths1=lengths), infinite_kernel(rnn, x1, x2)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-14, atol=1e-14)
