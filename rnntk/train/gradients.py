@@ -18,6 +18,7 @@ from rnntk.network.elman import PRECISION, ElmanRNN, Params
 from rnntk.network.forward import Forward, Trace, forward, scaled
 from rnntk.network.multipliers import Multipliers
 from rnntk.network.parameters import networks
+from rnntk.tiling import tuning
 
 Weights = dict[str, Array]
 """Some leaves of the parameters, by their paths in them."""
@@ -51,7 +52,7 @@ def outputs_and_pullback(
     lengths: Int[Array, " n"] | None,
 ) -> tuple[Float[Array, "n o"] | Float[Array, "n t o"], Pullback]:
     """Outputs, and what multiplies arrays of their shape by the transpose of their Jacobian."""
-    result = forward(rnn, params, x, lengths, None, scales)
+    result = forward(rnn, params, x, lengths, None, scales, _unroll(x.shape[1]))
 
     def pull(cotangent: Array) -> Weights:
         found: list[Params] = [
@@ -84,7 +85,7 @@ def _network(
     dtype = features.dtype
     matrices = [scaled(rnn, network, index, scales, dtype) for index in range(rnn.depth)]
     reached = _to_states(rnn, given, matrices[-1]["V"], lengths, len(traces[0].tokens), direction)
-    signals = backward.signals(rnn, matrices, traces, *reached)
+    signals = backward.signals(rnn, matrices, traces, *reached, _unroll(len(traces[0].tokens)))
     layers = tuple(
         _layer(rnn, signal[:, :, 0], trace, scales.layer(index))
         for index, (signal, trace) in enumerate(zip(signals, traces, strict=True))
@@ -126,6 +127,16 @@ def _layer(
 
 
 def _outer(signals: Float[Array, "t n i"], reads: Float[Array, "t n j"]) -> Float[Array, "i j"]:
-    """sum_s sum_n signal read^T, as one product."""
-    left, right = (v.reshape(-1, v.shape[-1]) for v in (signals, reads))
-    return jnp.matmul(left.T, right, precision=PRECISION)
+    """sum_s sum_n signal read^T, as few products; the factors of long ones leave a core's cache."""
+    t, n, _ = signals.shape
+    steps = max(1, tuning.PRODUCT_ROWS // n, -(-t // tuning.PRODUCTS))
+    parts = []
+    for start in range(0, t, steps):
+        left, right = (v[start : start + steps].reshape(-1, v.shape[-1]) for v in (signals, reads))
+        parts.append(jnp.matmul(left.T, right, precision=PRECISION))
+    return sum(parts[1:], parts[0])
+
+
+def _unroll(t: int) -> int:
+    """Steps of a turn of the loops over time: all of a short sequence, else one."""
+    return t if t <= tuning.UNROLLED_STEPS else 1

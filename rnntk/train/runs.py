@@ -25,6 +25,8 @@ Metric = Callable[[Params, Params], ArrayLike]
 
 SAVE_SECONDS = 30.0
 """Between checkpoints."""
+LOOKED_AT = 32
+"""Sequences whose outputs are looked at before the first and after the last step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +213,8 @@ def _last_checked(task: Task, now: Progress) -> Progress:
 
 
 def _finite(task: Task, members: list[Member]) -> list[bool]:
-    shared = (task.model, task.data.x, task.data.lengths)
+    x, lengths = jax.tree.map(lambda v: v[:LOOKED_AT], (task.data.x, task.data.lengths))
+    shared = (task.model, x, lengths)
     return [bool(good) for good in sgd.on_members(sgd.finite, (), shared, members)]
 
 

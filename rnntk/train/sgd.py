@@ -228,9 +228,10 @@ def _loop(
 
 
 def finite(model: Model, x: Array, lengths: Array | None, member: Member) -> Array:
-    """Whether the outputs are."""
+    """Whether the outputs are, before training on all stored data."""
     params = replaced(member.initial, member.state.weights)
-    return jnp.isfinite(outputs(model, params, member.initial, x, lengths)).all()
+    good = jnp.isfinite(outputs(model, params, member.initial, x, lengths)).all()
+    return good if member.offsets is None else good & jnp.isfinite(member.offsets).all()
 
 
 def measure(metrics: tuple[tuple[str, Any], ...], member: Member) -> dict[str, Array]:

@@ -1,0 +1,27 @@
+"""What gradient flow with a kernel has learnt at some times, for every readout."""
+
+import numpy as np
+from jaxtyping import Float
+
+from rnntk.predict import gradient_flow
+
+
+def flow(
+    kernel: Float[np.ndarray, "..."],
+    y: Float[np.ndarray, "n *s o"],
+    times: Float[np.ndarray, " k"],
+) -> Float[np.ndarray, "k m *s o"]:
+    """Predictions for all sequences, of which the first n are those trained on.
+
+    Args:
+        kernel: of all sequences with those trained on, (m, n), or (m, t, n, t) for outputs at
+            every step.
+        y: labels, zero at padded steps.
+        times: learning rate times steps, of the mean over sequences of the sum over steps.
+    """
+    points = y.reshape(-1, y.shape[-1])
+    cross = np.asarray(kernel, kernel.dtype).reshape(-1, len(points))
+    # gradient_flow averages over points; here the steps of a sequence add up.
+    steps = len(points) // len(y)
+    found = gradient_flow(cross[: len(points)], points, cross, times * steps)
+    return found.reshape(len(times), kernel.shape[0], *y.shape[1:])
