@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 from rnntk import (
     activations,
     bounds,
+    compare,
     datasets,
     empirical,
     interop,
@@ -31,6 +32,7 @@ __all__ = [
     "activations",
     "bounds",
     "cell_kernel",
+    "compare",
     "datasets",
     "empirical",
     "empirical_ensemble",

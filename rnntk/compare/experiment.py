@@ -1,7 +1,7 @@
 """The comparison of trained networks with their kernels."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,41 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
+from jaxtyping import Float, Int, PRNGKeyArray, Real
 from tqdm import tqdm
 
-from rnntk import checks, sequences
+from rnntk import checks
 from rnntk.compare.comparison import Comparison
 from rnntk.compare.flow import flow
-from rnntk.compare.measures import Measures
+from rnntk.compare.measures import Measures, learnt
+from rnntk.compare.problem import Problem, check
 from rnntk.empirical.kernel import empirical_kernel
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import ElmanRNN
-from rnntk.train import LOSSES, Trained, fit, linearize, stable_rate
-from rnntk.train import labels as train_labels
+from rnntk.train import Trained, fit, linearize, stable_rate
 
 KERNEL_OF = 64
 """Sequences on which the drift of the kernel is measured."""
 RECORDS = 12
 """Steps that are recorded by default, even in the logarithm."""
-KINDS = ("infinite", "empirical", "linearized")
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """The data of a comparison, the training sequences first.
-
-    Attributes:
-        x: tokens of all sequences.
-        lengths: their steps.
-        y: labels of the training sequences, zero at padded steps.
-        y_test: labels of the others; None without any.
-    """
-
-    x: Float[Array, "n t d"]
-    lengths: Int[Array, " n"] | None
-    y: Float[np.ndarray, "n_train *s o"]
-    y_test: Float[np.ndarray, "n_test *s o"] | None
 
 
 def with_kernel(
@@ -111,24 +93,34 @@ def with_kernel(
         >>> found.column("gap_linearized").shape
         (2, 2)
     """
-    problem = _checked(rnn, x, y, x_test, y_test, lengths, lengths_test)
+    problem = check(rnn, x, y, x_test, y_test, lengths, lengths_test)
     chosen = sorted({checks.check_size("widths", width) for width in widths})
     if not chosen:
         raise ValueError("widths must hold at least one width, got none.")
     checks.check_size("steps", steps)
     if not np.isfinite(step_size) or step_size <= 0:
         raise ValueError(f"step_size must be finite and positive, got {step_size}.")
-    n, (all_x, all_lengths) = len(problem.y), (problem.x, problem.lengths)
-    train_lengths = None if all_lengths is None else all_lengths[:n]
-    limit = infinite_kernel(
-        rnn, all_x, all_x[:n], lengths1=all_lengths, lengths2=train_lengths
-    ).ntk
-    rate = step_size * stable_rate(_square(np.asarray(limit), n))
+    n = len(problem.y)
+    one, two = problem.lengths, problem.train_lengths
+    kernel = infinite_kernel(rnn, problem.x, problem.x[:n], lengths1=one, lengths2=two)
+    limit = np.asarray(kernel.ntk)
+    points = limit[:n].reshape(problem.y[..., 0].size, -1)
+    rate = step_size * stable_rate(((points + points.T) / 2).reshape(limit[:n].shape))
     if record is None:
         record = [0, *np.unique(np.geomspace(1, steps, RECORDS).astype(int)).tolist()]
-    run = _Run(rnn, key, problem, rate, steps, seeds, batch_size, tuple(record), checkpoint)
+    run = _Run(
+        rnn=rnn,
+        key=key,
+        problem=problem,
+        rate=rate,
+        steps=steps,
+        seeds=seeds,
+        batch_size=batch_size,
+        record=tuple(record),
+        checkpoint=checkpoint,
+    )
     times = rate * np.array(sorted(set(record)), float)
-    infinite = flow(np.asarray(limit), problem.y, times)
+    infinite = flow(limit, problem.y, times)
     columns: list[dict[str, np.ndarray]] = []
     for width in tqdm(chosen, desc="widths", disable=not progress):
         found = run.width(width, infinite, times, progress)
@@ -150,8 +142,8 @@ def with_kernel(
         "seeds": seeds,
         "batch_size": batch_size,
         "train_sequences": n,
-        "test_sequences": len(all_x) - n,
-        "dtype": str(all_x.dtype),
+        "test_sequences": len(problem.x) - n,
+        "dtype": str(problem.x.dtype),
     }
     return Comparison(table, settings)
 
@@ -182,15 +174,15 @@ class _Run:
         y = jnp.asarray(p.y, p.x.dtype)
         measures = Measures(self.rnn, p.x, p.lengths, y, min(KERNEL_OF, len(p.y)))
         metrics = {
-            "outputs": _centred(self.rnn, p),
+            "outputs": learnt(self.rnn, p.x, p.lengths),
             "kernel": measures.kernel,
             "movement": measures.movement,
             "flipped": measures.flipped,
         }
         trained = self._fit(self.rnn, width, metrics, "network", progress)
         line = linearize(self.rnn)
-        metrics = {"outputs": _centred(line, p)}
-        linear = self._fit(line, width, metrics, "linearized", progress)
+        outputs = {"outputs": learnt(line, p.x, p.lengths)}
+        linear = self._fit(line, width, outputs, "linearized", progress)
         if min(trained.steps, linear.steps) < self.steps:
             return None
         networks = range(self.seeds)
@@ -202,9 +194,7 @@ class _Run:
         }
         return self._columns(width, trained, predicted)
 
-    def _fit(
-        self, function: Any, width: int, metrics: Any, name: str, progress: bool
-    ) -> Trained:
+    def _fit(self, function: Any, width: int, metrics: Any, name: str, progress: bool) -> Trained:
         p = self.problem
         n = len(p.y)
         path = None if self.checkpoint is None else Path(self.checkpoint) / f"{name}-{width}.npz"
@@ -218,7 +208,7 @@ class _Run:
             steps=self.steps,
             seeds=self.seeds,
             batch_size=self.batch_size,
-            lengths=None if p.lengths is None else p.lengths[:n],
+            lengths=p.train_lengths,
             metrics=metrics,
             record=self.record,
             checkpoint=path,
@@ -229,13 +219,12 @@ class _Run:
         self, trained: Trained, network: int, times: Float[np.ndarray, " k"]
     ) -> Float[np.ndarray, "k n *s o"]:
         p = self.problem
-        n = len(p.y)
         params = jax.tree.map(lambda leaf: leaf[network], trained.initial_params)
-        lengths = None if p.lengths is None else p.lengths[:n]
+        one, two = p.lengths, p.train_lengths
         kernel = empirical_kernel(
-            self.rnn, params, p.x, p.x[:n], lengths1=p.lengths, lengths2=lengths
+            self.rnn, params, p.x, p.x[: len(p.y)], lengths1=one, lengths2=two
         ).ntk
-        return flow(_symmetric(np.asarray(kernel), n), p.y, times)
+        return flow(np.asarray(kernel), p.y, times)
 
     def _columns(
         self, width: int, trained: Trained, predicted: dict[str, np.ndarray]
@@ -267,9 +256,15 @@ class _Run:
                 if p.y.shape[-1] > 1:
                     wrong = values[:, :, n:].argmax(axis=-1) != p.y_test.argmax(axis=-1)
                     share = wrong.reshape(seeds, k, -1).mean(axis=-1)
-                    found[f"misclassified{suffix}"] = np.where(np.isnan(_rms(values, 2)), np.nan, share)
+                    gone = np.isnan(found[f"error{suffix}"])
+                    found[f"misclassified{suffix}"] = np.where(gone, np.nan, share)
         found["kernel_drift"], found["alignment"] = np.moveaxis(trained.metrics["kernel"], -1, 0)
         for i, group in enumerate(self.rnn.trainable):
             found[f"movement_{group}"] = trained.metrics["movement"][..., i]
         found["flipped"] = trained.metrics["flipped"]
         return {name: np.asarray(values).reshape(-1) for name, values in found.items()}
+
+
+def _rms(values: Float[np.ndarray, "..."], kept: int) -> Float[np.ndarray, "..."]:
+    """Root mean square over all but the first axes."""
+    return np.sqrt(np.square(values).mean(axis=tuple(range(kept, values.ndim))))

@@ -20,8 +20,11 @@ def flow(
         times: learning rate times steps, of the mean over sequences of the sum over steps.
     """
     points = y.reshape(-1, y.shape[-1])
-    cross = np.asarray(kernel, kernel.dtype).reshape(-1, len(points))
+    cross = np.array(kernel).reshape(-1, len(points))
+    square = cross[: len(points)]
+    # The two halves come from products that round differently.
+    square[:] = (square + square.T) / 2
     # gradient_flow averages over points; here the steps of a sequence add up.
     steps = len(points) // len(y)
-    found = gradient_flow(cross[: len(points)], points, cross, times * steps)
+    found = gradient_flow(square, points, cross, times * steps)
     return found.reshape(len(times), kernel.shape[0], *y.shape[1:])

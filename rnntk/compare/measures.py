@@ -7,12 +7,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-import rnntk.empirical.kernel as empirical
 from rnntk import sequences
+from rnntk.empirical.kernel import empirical_kernel
 from rnntk.network.elman import ElmanRNN, Params
 from rnntk.network.forward import forward
 from rnntk.network.multipliers import multipliers
 from rnntk.network.parameters import networks
+from rnntk.train import functions
+from rnntk.train.functions import Function
+
+
+def learnt(function: Function, x: Float[Array, "n t d"], lengths: Int[Array, " n"] | None) -> Any:
+    """A metric: outputs less those at initialization."""
+
+    def outputs_of(params: Params, initial: Params) -> Array:
+        rnn = functions.network(function)
+        width = networks(rnn, params)[0]["V"].shape[1]
+        model = functions.model_of(function, width, x, "none")
+        now, start = (functions.outputs(model, p, initial, x, lengths) for p in (params, initial))
+        return now - start
+
+    return outputs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +53,7 @@ class Measures:
         k = self.kernel_of
         lengths = None if self.lengths is None else self.lengths[:k]
         now, start = (
-            empirical.empirical_kernel(self.rnn, p, self.x[:k], lengths1=lengths).ntk
+            empirical_kernel(self.rnn, p, self.x[:k], lengths1=lengths).ntk
             for p in (params, initial)
         )
         y = self.y[:k].reshape(-1, self.y.shape[-1])
