@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from rnntk import pad
-from rnntk.sequences import check_batch, reverse
+from rnntk.checks import check_batch
+from rnntk.sequences import reverse
 
 
 def test_pad():

@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.network.elman import ElmanRNN
 from rnntk.train import LOSSES, labels
 
@@ -44,7 +44,7 @@ def check(
     lengths_test: ArrayLike | None,
 ) -> Problem:
     """The arguments as a problem, or what is wrong with them."""
-    x, lengths = sequences.check_batch(x, lengths)
+    x, lengths = checks.check_batch(x, lengths)
     targets = _labels(rnn, y, x, lengths, None)
     if x_test is None:
         for name, value in (("y_test", y_test), ("lengths_test", lengths_test)):
@@ -53,7 +53,7 @@ def check(
         return Problem(x, lengths, targets, None)
     if y_test is None:
         raise ValueError("y_test must come with x_test, got x_test alone.")
-    x_test, lengths_test = sequences.check_batch(x_test, lengths_test, "_test")
+    x_test, lengths_test = checks.check_batch(x_test, lengths_test, "_test")
     if x_test.shape[1:] != x.shape[1:] or x_test.dtype != x.dtype:
         raise ValueError(
             f"x_test must have sequences like those of x, {x.shape[1:]} {x.dtype}, got "

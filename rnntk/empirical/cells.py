@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from rnntk import checks, sequences
+from rnntk import checks
 from rnntk.empirical.backprop import Factors
 from rnntk.empirical.contraction import contract_gram, contract_jacobian
 from rnntk.network.elman import PRECISION
@@ -164,8 +164,8 @@ def cell_kernel(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-    x1, _ = sequences.check_batch(x1, None, "1")
-    x2, _ = sequences.check_second(x1, x2, None)
+    x1, _ = checks.check_batch(x1, None, "1")
+    x2, _ = checks.check_second(x1, x2, None)
     arrays = _arrays(params, x1.dtype)
     state = jax.tree.map(partial(_initial, dtype=x1.dtype), state)
     one = _factors(cell, arrays, state, x1)
@@ -174,7 +174,7 @@ def cell_kernel(
         total = contract_gram((one,), (two,), tile=tuning.CELL_TILE, mirror=x2 is None)
     else:
         total = contract_jacobian((one,), (two,), units=tuning.CELL_TILE, mirror=x2 is None)
-    if sequences.is_concrete(total) and not bool(jnp.isfinite(total).all()):
+    if checks.is_concrete(total) and not bool(jnp.isfinite(total).all()):
         raise FloatingPointError(checks.overflow("The kernel of the cell", x1.dtype))
     return total[:, 0, :, 0]
 

@@ -5,16 +5,16 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.empirical.kernel import empirical_kernel
-from rnntk.empirical.planning import default_limit, plan
+from rnntk.empirical.planning import plan
 from rnntk.kernel import Kernel
 from rnntk.network.elman import ElmanRNN
+from rnntk.tiling.memory import default_limit
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,9 @@ def empirical_ensemble(
         >>> found.mean.ntk.shape, bool((found.std.ntk > 0).all())
         ((5, 5), True)
     """
-    if not isinstance(count, int | np.integer) or count < 2:
-        raise ValueError(f"count must be a whole number of at least 2, got {count!r}.")
-    x1, lengths1 = sequences.check_batch(x1, lengths1, "1")
-    x2, lengths2 = sequences.check_second(x1, x2, lengths2)
+    count = checks.check_size("count", count, least=2)
+    x1, lengths1 = checks.check_batch(x1, lengths1, "1")
+    x2, lengths2 = checks.check_second(x1, x2, lengths2)
     init = partial(rnn.init, input_dim=x1.shape[-1], width=width, output_dim=output_dim)
 
     def one(key: Array) -> Kernel:
@@ -121,10 +120,7 @@ def empirical_ensemble(
             progress.update(len(part))
     std = jax.tree.map(lambda v: jnp.sqrt(v / (count - 1)), squares)
     if not all(bool(jnp.isfinite(v).all()) for v in (*mean, *std)):
-        raise FloatingPointError(
-            f"A kernel overflows {x1.dtype}: states or gradients grow by a constant factor a step. "
-            "Reduce w_std or the tokens, or use shorter sequences."
-        )
+        raise FloatingPointError(checks.overflow("A kernel", x1.dtype))
     return Ensemble(mean, std, count)
 
 

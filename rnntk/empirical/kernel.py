@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from rnntk import checks, sequences
+from rnntk import checks
 from rnntk.empirical.backprop import Batch, Gradients, Network, gradients
 from rnntk.empirical.contraction import contract_gram, contract_jacobian, join
 from rnntk.empirical.costs import Plan
@@ -79,8 +79,8 @@ def empirical_kernel(
         >>> rnntk.empirical_kernel(rnn, params, x).ntk.shape
         (5, 5)
     """
-    x1, lengths1 = sequences.check_batch(x1, lengths1, "1")
-    x2, lengths2 = sequences.check_second(x1, x2, lengths2)
+    x1, lengths1 = checks.check_batch(x1, lengths1, "1")
+    x2, lengths2 = checks.check_second(x1, x2, lengths2)
     width = check_params(rnn, params, x1.shape[-1])
     chosen = plan(rnn, params, x1, x2, outputs=outputs, method=method, memory_limit=memory_limit)
     one = Batch(x1, lengths1, sequence_keys(rnn, key, len(x1)))
@@ -93,7 +93,7 @@ def empirical_kernel(
     single = chosen.panel >= max(len(x1), 0 if x2 is None else len(x2))
     find = _at_once if single and chosen.cost < tuning.BRIEF else _kernel
     kernel, finite = find(network, one, two, outputs == "mean", chosen)
-    if sequences.is_concrete(finite) and not bool(finite):
+    if checks.is_concrete(finite) and not bool(finite):
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             checks.check_finite(f"params{jax.tree_util.keystr(path)}", leaf)
         raise FloatingPointError(checks.overflow("The empirical kernel", x1.dtype))

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.empirical.backprop import Batch, Network
 from rnntk.network.elman import ElmanRNN, Params
 from rnntk.network.forward import forward
@@ -116,7 +116,7 @@ def empirical_operator(
         >>> ntk.shape, solution.shape
         ((5, 5), (5,))
     """
-    x, lengths = sequences.check_batch(x, lengths)
+    x, lengths = checks.check_batch(x, lengths)
     width = check_params(rnn, params, x.shape[-1])
     network = Network(rnn, params, multipliers(rnn, width, x.shape[-1], x.dtype))
     return EmpiricalOperator(network, Batch(x, lengths, sequence_keys(rnn, key, len(x))))

@@ -72,12 +72,12 @@ def infinite_kernel(
         ((5, 5), True)
     """
     checks.check_single(rnn, STDS)
-    x1, lengths1 = sequences.check_batch(x1, lengths1, "1")
-    x2, lengths2 = sequences.check_second(x1, x2, lengths2)
+    x1, lengths1 = checks.check_batch(x1, lengths1, "1")
+    x2, lengths2 = checks.check_second(x1, x2, lengths2)
     scales = squares(rnn, x1.shape[-1], x1.dtype)
     one = _prepare(rnn, scales, x1, lengths1)
     two = None if x2 is None else _prepare(rnn, scales, x2, lengths2)
-    if not all(map(sequences.is_concrete, jax.tree.leaves((rnn, one, two)))):
+    if not all(map(checks.is_concrete, jax.tree.leaves((rnn, one, two)))):
         return _compiled(None)(rnn, scales, one, two or one, mirror=two is None)
     for side in (*one, *(two or ())):
         marginals.check_range(rnn, side)

@@ -9,7 +9,7 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rnntk import checks, sequences
+from rnntk import checks
 from rnntk.activations.registry import Activation, resolve
 from rnntk.network.readouts import READOUTS, Readout
 
@@ -276,7 +276,7 @@ class ElmanRNN:
         from rnntk.network.multipliers import multipliers
         from rnntk.network.parameters import check_params, sequence_keys
 
-        x, lengths = sequences.check_batch(x, lengths)
+        x, lengths = checks.check_batch(x, lengths)
         width = check_params(self, params, x.shape[-1])
         scales = multipliers(self, width, x.shape[-1], x.dtype)
         return forward(self, params, x, lengths, sequence_keys(self, key, len(x)), scales).output

@@ -8,13 +8,14 @@ they are what JAX makes of them.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from rnntk.checks import is_concrete
 from rnntk.network.elman import ElmanRNN
-from rnntk.sequences import is_concrete
 
 Scalar = Any  # one number of a dtype: of NumPy, or of JAX within a trace
 
@@ -67,32 +68,53 @@ class Squares(NamedTuple):
     h2: Scalar
 
 
+class _Stds(NamedTuple):
+    """The standard deviations of a network."""
+
+    w: Any
+    u: Any
+    b: Any
+    v: Any
+    h: Any
+
+
 def multipliers(rnn: ElmanRNN, width: int, input_dim: int, dtype: jnp.dtype) -> Multipliers:
     """The multipliers of ``rnn`` at a width, for tokens of a size, in the dtype of the tokens."""
-    root = math.sqrt(width)
-
-    def values(w: Any, u: Any, b: Any, v: Any, h: Any) -> Multipliers:
-        return Multipliers(w / root, _token(rnn, u, input_dim), u / root, b, v / root, h)
-
-    return Multipliers(*_in(dtype, rnn, values))
+    fan_in = input_dim if rnn.input_scaling == "fan_in" else 1
+    return Multipliers(*_in(dtype, rnn, _at_width, (width, fan_in)))
 
 
 def squares(rnn: ElmanRNN, input_dim: int, dtype: jnp.dtype) -> Squares:
     """The variances of ``rnn`` for tokens of a size, in the dtype of the tokens."""
-
-    def values(w: Any, u: Any, b: Any, v: Any, h: Any) -> Squares:
-        return Squares(w, u, _token(rnn, u, input_dim), w * w, u * u, b * b, v * v, h * h)
-
-    return Squares(*_in(dtype, rnn, values))
+    fan_in = input_dim if rnn.input_scaling == "fan_in" else 1
+    return Squares(*_in(dtype, rnn, _squared, (fan_in,)))
 
 
-def _token(rnn: ElmanRNN, u: Any, input_dim: int) -> Any:
-    return u / math.sqrt(input_dim) if rnn.input_scaling == "fan_in" else u
+def _at_width(std: _Stds, width: int, fan_in: int) -> Multipliers:
+    root = math.sqrt(width)
+    return Multipliers(
+        W=std.w / root,
+        tokens=std.u / math.sqrt(fan_in),
+        states=std.u / root,
+        b=std.b,
+        V=std.v / root,
+        initial=std.h,
+    )
 
 
-def _in(dtype: jnp.dtype, rnn: ElmanRNN, values: Callable[..., Any]) -> Any:
-    stds = (rnn.w_std, rnn.u_std, rnn.b_std, rnn.v_std, rnn.initial_state_std)
-    if all(map(is_concrete, stds)):
-        exact = values(*(np.float64(np.asarray(std)) for std in stds))
-        return (np.asarray(value, dtype)[()] for value in exact)
-    return values(*(jnp.asarray(std, dtype) for std in stds))
+def _squared(std: _Stds, fan_in: int) -> Squares:
+    w, u, b, v, h = std
+    token = u / math.sqrt(fan_in)
+    return Squares(w=w, u=u, token=token, w2=w * w, u2=u * u, b2=b * b, v2=v * v, h2=h * h)
+
+
+def _in(dtype: jnp.dtype, rnn: ElmanRNN, values: Callable[..., Any], sizes: Any) -> Any:
+    std = _Stds(rnn.w_std, rnn.u_std, rnn.b_std, rnn.v_std, rnn.initial_state_std)
+    if all(map(is_concrete, std)):
+        return _rounded(np.dtype(dtype), values, _Stds(*map(float, std)), sizes)
+    return values(_Stds(*(jnp.asarray(value, dtype) for value in std)), *sizes)
+
+
+@lru_cache  # as the conversions take as long as a small kernel
+def _rounded(dtype: Any, values: Callable[..., Any], std: _Stds, sizes: Any) -> tuple[Any, ...]:
+    return tuple(np.asarray(value, dtype)[()] for value in values(std, *sizes))

@@ -8,6 +8,7 @@ import scipy.special
 from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 
+from rnntk import checks
 from rnntk.linalg import matrices
 
 
@@ -51,7 +52,7 @@ class KernelRegression:
 
     def __post_init__(self, kernel: Float[ArrayLike, "n n"]) -> None:
         matrix = matrices.check_symmetric(kernel, "kernel")
-        y = check_labels(self.y, len(matrix))
+        y = checks.check_labels(self.y, len(matrix))
         if not np.isfinite(self.ridge) or self.ridge < 0:
             raise ValueError(f"ridge must be finite and not negative, got {self.ridge}.")
         factor = _cholesky(matrix, self.ridge, _rounding(matrix, kernel))
@@ -147,7 +148,7 @@ def gradient_flow(
     """
     matrix = matrices.check_symmetric(kernel, "kernel")
     n = len(matrix)
-    labels = check_labels(y, n)
+    labels = checks.check_labels(y, n)
     cross = _check_cross(kernel_test_train, n)
     times = np.asarray(time, np.float64)
     if times.ndim > 1:
@@ -170,31 +171,6 @@ def gradient_flow(
     weights = vectors.T @ labels.reshape(n, -1)
     predictions = (cross @ vectors) @ (filters[..., None] * weights)
     return predictions.reshape(times.shape + cross.shape[:1] + labels.shape[1:])
-
-
-def check_labels(y: ArrayLike, n: int) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n o"]:
-    """Return labels of ``n`` points as float64 of shape (n,) or (n, o), or say what is wrong."""
-    labels = np.asarray(y)
-    if labels.ndim not in (1, 2) or len(labels) != n or labels.size == 0:
-        raise ValueError(
-            f"y must hold one label for each of the {n} training points, shape ({n},) or "
-            f"({n}, outputs), got {labels.shape}."
-        )
-    return check_values(labels)
-
-
-def check_values(labels: np.ndarray) -> Float[np.ndarray, "..."]:
-    """Return labels of any shape as float64, refusing what is not a finite real number."""
-    if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
-        raise TypeError(f"y must be real numbers, got {labels.dtype}.")
-    finite = np.isfinite(labels)
-    if not finite.all():
-        index = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(
-            f"y must be finite, got {labels[index]} at {index}, "
-            f"{finite.size - int(finite.sum())} such values in all."
-        )
-    return labels.astype(np.float64)
 
 
 def _check_cross(kernel_test_train: ArrayLike, n: int) -> Float[np.ndarray, "n_test n"]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from rnntk.sequences import is_concrete
+from rnntk.checks import is_concrete
 from rnntk.tiling import tuning
 
 NAME = "rnntk"  # of the threads

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.network.elman import ElmanRNN, Params
 from rnntk.network.forward import forward
 from rnntk.network.multipliers import Multipliers, multipliers
@@ -65,7 +65,7 @@ class Linearized:
             >>> bool(jnp.allclose(found, rnn.apply(start | {"V": end["V"]}, x), atol=1e-5))
             True
         """
-        x, lengths = sequences.check_batch(x, lengths)
+        x, lengths = checks.check_batch(x, lengths)
         check_params(self.rnn, initial_params, x.shape[-1])
         width = check_params(self.rnn, params, x.shape[-1])
         sequence_keys(self.rnn, None, len(x))

@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from rnntk.network.elman import Params
-from rnntk.train import checkpoint, sgd
+from rnntk.train import checkpoint, descent
+from rnntk.train.descent import Batch, Member, Recipe
 from rnntk.train.functions import Function, Model
 from rnntk.train.rates import stable_rate_of
-from rnntk.train.sgd import Batch, Member, Recipe
 from rnntk.train.stream import Stream
 
 Metric = Callable[[Params, Params], ArrayLike]
@@ -126,7 +126,7 @@ def _begin(task: Task, numbers: range) -> Progress:
     (device,) = task.data.x.devices()
     which = [jax.device_put(np.int32(number), device) for number in numbers]
     now = Progress(
-        members=sgd.on_members(sgd.draw, (1, 2, 3, 4), shared, which),
+        members=descent.on_members(descent.draw, (1, 2, 3, 4), shared, which),
         losses=np.zeros((len(numbers), 0), task.data.x.dtype),
         metrics={name: np.zeros((len(numbers), 0)) for name, _ in task.metrics},
         diverged=np.full(len(numbers), -1),
@@ -160,10 +160,10 @@ def _counts(done: int, steps: int | None, record: tuple[int, ...], most: int) ->
 def _advanced(task: Task, now: Progress, batches: Batch, count: int) -> Progress:
     """So many steps further; networks that diverge in them are not looked at again."""
     live = np.flatnonzero(now.diverged < 0)
-    step = sgd.advance_stored if task.streams is None else sgd.advance_stream
+    step = descent.advance_stored if task.streams is None else descent.advance_stream
     shared = (task.model, task.recipe, task.key, task.rate, batches)
     ends = (jnp.asarray(now.done, jnp.int32), jnp.asarray(count, jnp.int32))
-    found = sgd.on_members(step, (1,), (*shared, *ends), [now.members[i] for i in live])
+    found = descent.on_members(step, (1,), (*shared, *ends), [now.members[i] for i in live])
     members, diverged = list(now.members), now.diverged.copy()
     losses = np.full((len(members), count), np.nan, now.losses.dtype)
     for i, (state, values) in zip(live, found, strict=True):
@@ -188,7 +188,9 @@ def _recorded(task: Task, now: Progress) -> Progress:
     if now.done not in task.record:
         return now
     live = np.flatnonzero(now.diverged < 0)
-    found = sgd.on_members(sgd.measure, (0,), (task.metrics,), [now.members[i] for i in live])
+    found = descent.on_members(
+        descent.measure, (0,), (task.metrics,), [now.members[i] for i in live]
+    )
     metrics = {}
     for name, before in now.metrics.items():
         shape = before.shape[2:] if before.shape[1] else found[0][name].shape if found else ()
@@ -215,7 +217,7 @@ def _last_checked(task: Task, now: Progress) -> Progress:
 def _finite(task: Task, members: list[Member]) -> list[bool]:
     x, lengths = jax.tree.map(lambda v: v[:LOOKED_AT], (task.data.x, task.data.lengths))
     shared = (task.model, x, lengths)
-    return [bool(good) for good in sgd.on_members(sgd.finite, (), shared, members)]
+    return [bool(good) for good in descent.on_members(descent.finite, (), shared, members)]
 
 
 def _warn_of_divergence(task: Task, member: Member, step: int) -> None:

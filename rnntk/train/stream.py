@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.network.elman import ElmanRNN
 from rnntk.train import labels
+from rnntk.train.descent import Batch
 from rnntk.train.losses import Loss
-from rnntk.train.sgd import Batch
 
 Block = tuple[np.ndarray, ...]
 
@@ -47,7 +47,7 @@ class Stream:
         first = self._next()
         if first is None:
             raise ValueError("x must yield blocks (x, y) or (x, y, lengths), got none at all.")
-        x, lengths = sequences.check_batch(first[0], first[2] if len(first) == 3 else None)
+        x, lengths = checks.check_batch(first[0], first[2] if len(first) == 3 else None)
         if loss.labels == "class" and output_dim is None:
             raise ValueError(
                 f"output_dim must say how many classes there are for loss={loss.name!r} on a "
@@ -86,7 +86,7 @@ class Stream:
         out = [np.repeat(row, capacity * size, axis=0) for row in self._row]
         filled = self._fill(out, count * size) // size
         given = out[2] if len(out) == 3 else None
-        x, lengths = sequences.check_batch(out[0], given)
+        x, lengths = checks.check_batch(out[0], given)
         checked, _ = labels.check(self._rnn, self._loss, out[1], x, lengths, self.output_dim)
         if given is not None and lengths is None:  # one program for all chunks
             lengths = jnp.asarray(given).astype(int)

@@ -8,11 +8,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.network.parameters import check_params
+from rnntk.train.descent import on_members
 from rnntk.train.functions import Centre, Function, Model, model_of, network, outputs
 from rnntk.train.gradients import Tree
-from rnntk.train.sgd import on_members
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Trained:
             >>> trained.predict(x).shape
             (3, 2, 1)
         """
-        x, lengths = sequences.check_batch(x, lengths)
+        x, lengths = checks.check_batch(x, lengths)
         params = self.averaged_params if averaged else self.params
         if params is None:
             raise ValueError("averaged needs parameters of fit(..., average=True).")

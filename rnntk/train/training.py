@@ -15,16 +15,16 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
-from rnntk import checks, sequences
-from rnntk.empirical.planning import default_limit
+from rnntk import checks
 from rnntk.network.elman import ElmanRNN
 from rnntk.tiling import tuning
-from rnntk.train import labels, sgd
+from rnntk.tiling.memory import default_limit
+from rnntk.train import descent, labels
+from rnntk.train.descent import Batch, Recipe
 from rnntk.train.functions import CENTRES, Centre, Function, Linearized, model_of, network
 from rnntk.train.gradients import replaced
 from rnntk.train.losses import Loss, resolve
 from rnntk.train.runs import Metric, Progress, Task, run
-from rnntk.train.sgd import Batch, Recipe
 from rnntk.train.stream import Stream
 from rnntk.train.trained import Trained
 
@@ -180,7 +180,7 @@ def _stored(
     batch_size: int | None,
 ) -> tuple[Batch, int]:
     """Data in arrays, checked, and the number of outputs."""
-    tokens, lengths = sequences.check_batch(x, lengths)
+    tokens, lengths = checks.check_batch(x, lengths)
     if y is None:
         raise ValueError("y must hold the labels of x, got None.")
     if steps is None:
@@ -329,7 +329,7 @@ def _together(task: Task, memory_limit: int | None) -> int:
     """How many networks fit the memory: their states twice, and what a step keeps of each."""
     limit = default_limit(task.data.x) if memory_limit is None else memory_limit
     draw = partial(
-        sgd.draw, task.model, task.recipe, task.sizes, task.average, task.streams is None
+        descent.draw, task.model, task.recipe, task.sizes, task.average, task.streams is None
     )
     member = jax.eval_shape(draw, task.key, task.data, jax.ShapeDtypeStruct((), jnp.int32))
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(member))
