@@ -254,18 +254,23 @@ def on_members(
     if not members:
         return []
     (device,) = {d for leaf in jax.tree.leaves(members) for d in leaf.devices()}
-    if device.platform == "cpu":
-        program = _compiled(call, static, "cpu", False)
+    if not together(device):
+        program = _compiled(call, static, device.platform, False)
         return list(in_threads(lambda member: program(*shared, member), members, device))
     program = _compiled(call, static, device.platform, True)
-    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    found = program(*shared, together)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    found = program(*shared, stacked)
     return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(members))]
 
 
+def together(device: jax.Device) -> bool:
+    """Whether the networks of an ensemble are one program."""
+    return device.platform != "cpu"
+
+
 @cache
-def _compiled(call: Any, static: tuple[int, ...], platform: str, together: bool) -> Any:
-    if together:
+def _compiled(call: Any, static: tuple[int, ...], platform: str, several: bool) -> Any:
+    if several:
         single = call
 
         def call(*arguments: Any) -> Any:
