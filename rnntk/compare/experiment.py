@@ -220,11 +220,16 @@ class _Run:
     ) -> Float[np.ndarray, "k n *s o"]:
         p = self.problem
         params = jax.tree.map(lambda leaf: leaf[network], trained.initial_params)
-        one, two = p.lengths, p.train_lengths
         kernel = empirical_kernel(
-            self.rnn, params, p.x, p.x[: len(p.y)], lengths1=one, lengths2=two
-        ).ntk
-        return flow(np.asarray(kernel), p.y, times)
+            self.rnn,
+            params,
+            p.x,
+            p.x[: len(p.y)],
+            lengths1=p.lengths,
+            lengths2=p.train_lengths,
+            outputs="full",  # which outputs share at infinite width only
+        )
+        return flow(np.asarray(kernel.ntk), p.y, times)
 
     def _columns(
         self, width: int, trained: Trained, predicted: dict[str, np.ndarray]
@@ -267,4 +272,4 @@ class _Run:
 
 def _rms(values: Float[np.ndarray, "..."], kept: int) -> Float[np.ndarray, "..."]:
     """Root mean square over all but the first axes."""
-    return np.sqrt(np.square(values).mean(axis=tuple(range(kept, values.ndim))))
+    return np.asarray(np.sqrt(np.square(values).mean(axis=tuple(range(kept, values.ndim)))))

@@ -98,7 +98,7 @@ def run(task: Task, numbers: range, path: Path | None, progress: bool) -> tuple[
         disable=not progress,
     ) as bar:
         try:
-            if now.done == 0:
+            if not any(values.shape[1] for values in now.metrics.values()):
                 now = _recorded(task, now)
             for batches, count in _chunks(task, stream, now.done):
                 now = _recorded(task, _advanced(task, now, batches, count))
