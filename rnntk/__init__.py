@@ -7,6 +7,7 @@ from types import ModuleType
 from rnntk import (
     activations,
     bounds,
+    compare,
     datasets,
     empirical,
     interop,
@@ -34,6 +35,7 @@ __all__ = [
     "activations",
     "bounds",
     "cell_ntk",
+    "compare",
     "datasets",
     "empirical",
     "empirical_ensemble",
