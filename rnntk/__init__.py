@@ -8,6 +8,7 @@ from types import ModuleType
 from rnntk import (
     activations,
     bounds,
+    compare,
     datasets,
     empirical,
     interop,
@@ -35,6 +36,7 @@ __all__ = [
     "activations",
     "bounds",
     "cell_ntk",
+    "compare",
     "datasets",
     "empirical",
     "empirical_ensemble",

@@ -14,11 +14,12 @@ from rnntk import checks
 from rnntk.empirical.backprop import Batch, Network
 from rnntk.empirical.costs import Plan
 from rnntk.empirical.kernel import evaluate
-from rnntk.empirical.planning import default_limit, plan
+from rnntk.empirical.planning import plan
 from rnntk.kernel import Kernel
 from rnntk.network.elman import ElmanRNN
 from rnntk.network.multipliers import Multipliers, multipliers
 from rnntk.network.parameters import SECOND, sequence_keys
+from rnntk.tiling.memory import default_limit
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Which way to compute an empirical kernel, and in how much memory: the cheapest plan that fits."""
 
 import math
-import os
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from rnntk.empirical.costs import BatchSizes, Plan, Sizes, cost_of
 from rnntk.network.elman import ElmanRNN, Params
 from rnntk.network.parameters import networks
 from rnntk.network.readouts import Readout
-from rnntk.tiling import tuning
+from rnntk.tiling import memory, tuning
 
 METHODS = ("auto", "gram", "jacobian")
 OUTPUTS = ("mean", "full")
@@ -70,7 +69,7 @@ def plan(
     itemsize, device = x1.dtype.itemsize, _device(x1)
     on_cpu = device.platform == "cpu"
     sizes = _sizes(architecture, v_shape, shape1, shape2, itemsize, on_cpu, outputs)
-    limit = _default_limit(device) if memory_limit is None else memory_limit
+    limit = memory.quarter(device) if memory_limit is None else memory_limit
     wanted = METHODS[1:] if method == "auto" else (method,)
     plans = [_largest(sizes, name, limit) for name in wanted]
     fitting = [found for found in plans if found.memory <= limit]
@@ -87,18 +86,6 @@ def plan(
 
 def _device(x: Array) -> jax.Device:
     return next(iter(x.devices())) if is_concrete(x) else jax.devices()[0]
-
-
-def default_limit(x: Array) -> int:
-    """A quarter of the memory, in bytes, of the device that holds ``x``."""
-    return _default_limit(_device(x))
-
-
-@cache
-def _default_limit(device: jax.Device) -> int:
-    if device.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    return (device.memory_stats() or {}).get("bytes_limit", 2**32) // 4
 
 
 @lru_cache  # as working it out takes longer than a small kernel

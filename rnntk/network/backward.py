@@ -47,6 +47,7 @@ def signals(
     traces: list[Trace],
     given: Float[Array, "t n coordinates m"] | None,
     last: Float[Array, "n coordinates m"],
+    unroll: int = 1,
 ) -> list[Float[Array, "t n coordinates m"]]:
     """Signals at the pre-activations of each layer of one network, input layer first.
 
@@ -56,13 +57,15 @@ def signals(
         traces: what each layer computed.
         given: gradients with respect to each state of the top layer; None if zero.
         last: added to that of the last state.
+        unroll: steps that are one turn of the loop.
     """
     found: list[Array] = []
     for index in reversed(range(rnn.depth)):
         if found:
             given = jnp.matmul(found[0], matrices[index + 1]["U"], precision=PRECISION)
             last = jnp.zeros_like(last)
-        layer = _through_time(rnn, matrices[index]["W"], traces[index].preactivations, given, last)
+        w, preactivations = matrices[index]["W"], traces[index].preactivations
+        layer = _through_time(rnn, w, preactivations, given, last, unroll)
         found.insert(0, layer)
     return found
 
@@ -73,6 +76,7 @@ def _through_time(
     preactivations: Float[Array, "t n m"],
     given: Float[Array, "t n coordinates m"] | None,
     last: Float[Array, "n coordinates m"],
+    unroll: int,
 ) -> Float[Array, "t n coordinates m"]:
     """Backwards through the steps of a layer; ``given`` is without what later steps add."""
 
@@ -88,6 +92,6 @@ def _through_time(
 
     steps = (preactivations, given)
     rest = jax.tree.map(lambda v: v[1:], steps)
-    gradient, later = jax.lax.scan(step, last, rest, reverse=True)
+    gradient, later = jax.lax.scan(step, last, rest, reverse=True, unroll=unroll)
     first = signal(jax.tree.map(lambda v: v[0], steps), gradient)  # and no further
     return jnp.concatenate([first[None], later])

@@ -56,8 +56,12 @@ def forward(
     lengths: Int[Array, " n"] | None,
     keys: Array | None,
     scales: Multipliers,
+    unroll: int = 1,
 ) -> Forward:
-    """Run the network. A backward one gives its outputs, but not its traces, in time's order."""
+    """Run the network. A backward one gives its outputs, but not its traces, in time's order.
+
+    ``unroll`` steps are one turn of the loop, which costs compilation and saves the loop's work.
+    """
     output = jnp.zeros((), x.dtype)
     result = Forward(output, [], [])
     for direction, network in enumerate(networks(rnn, params)):
@@ -67,7 +71,7 @@ def forward(
             number = 2 * index + direction
             h0 = _initial_state(rnn, layer, x.shape[0], keys, number, scales, x.dtype)
             matrices = scaled(rnn, network, index, scales, x.dtype)
-            last, trace = _layer(rnn, matrices, tokens, h0)
+            last, trace = _layer(rnn, matrices, tokens, h0, unroll)
             result.traces[-1].append(trace)
             tokens = rnn.phi.fn(trace.preactivations)
         if direction and rnn.r.per_step:
@@ -103,6 +107,7 @@ def _layer(
     matrices: dict[str, Array],
     tokens: Float[Array, "t n k"],
     h0: Float[Array, "n m"] | None,
+    unroll: int,
 ) -> tuple[Float[Array, "n m"], Trace]:
     """The last state, and all else; the tokens' share of all steps is one matrix product."""
     w, u, bias = matrices["W"], matrices["U"], matrices["b"][None]
@@ -116,5 +121,5 @@ def _layer(
         preactivation = jnp.matmul(h, w.T, precision=PRECISION) + (drive + bias)
         return rnn.phi.fn(preactivation), preactivation
 
-    last, rest = jax.lax.scan(step, rnn.phi.fn(first), drive)
+    last, rest = jax.lax.scan(step, rnn.phi.fn(first), drive, unroll=unroll)
     return last, Trace(tokens, h0, jnp.concatenate([first[None], rest]))

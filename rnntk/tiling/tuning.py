@@ -93,3 +93,29 @@ BACKPROPAGATE = 1.5
 SMALLEST = 16  # sequences that one core backpropagates; fewer take hardly less time
 WORTH = 24e6  # multiplications in a chunk of gradients, below which starting it takes as long
 ENTRY = 80  # operations that an entry of a Gram matrix costs beside the product
+
+# -- training: many steps of a network in one call ------------------------------------------------
+
+CHUNK_OPERATIONS = 2e10
+"""Of one network in one call, some tenths of a second: between calls the progress shows, a diverged
+network stops, and an interrupt is heard."""
+
+CHUNK_BYTES = 2**25
+"""Of the batches, and of a stream's hidden states, in one call."""
+
+MOST_STEPS = 4096
+"""In one call; more gain nothing even for the smallest networks."""
+
+STREAM_BLOCK = 32
+"""Batches of a stream whose initial outputs are computed at once. A fixed number, as the number of
+rows in a product may change its rounding."""
+
+UNROLLED_STEPS = 16
+"""Steps of sequences that are unrolled: a sixth faster at width 64, and compiled in a second."""
+
+PRODUCT_ROWS = 256
+"""Rows (sequences times steps) of a product that makes a gradient; 2,000 in one product take a
+sixth more time of a step at width 64, and the same at 256."""
+
+PRODUCTS = 16
+"""Into which the gradient of a matrix is cut at the most."""
