@@ -24,6 +24,7 @@ over the same samples in one array.
 """
 
 import argparse
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -127,10 +128,8 @@ def calls(m: int, b: int, steps: int, seeds: int) -> dict[str, Callable[[], Any]
         "hand": lambda: [jax.block_until_ready(one(key, m, x, y, rows)) for key in keys],
         "vmap": lambda: several(keys, m, x, y, rows),
     }
-    try:
+    with contextlib.suppress(ImportError):
         found["torch"] = torch_loop(m, b, steps, seeds)
-    except ImportError:
-        pass
     return found
 
 
@@ -178,13 +177,12 @@ def online() -> dict[str, Any]:
     tokens, labels = jnp.asarray(x[:, 0]), jnp.asarray(y)
     rows = jnp.arange(SAMPLES)[:, None]
     settings = {"width": 256, "learning_rate": RATE}
-    best = turns(
-        {
-            "generator": lambda: rnntk.train.fit(rnn, key, zip(x, y), **settings).losses,
-            "hand": lambda: one(key, 256, tokens, labels, rows),
-        },
-        1.0,
-    )
+
+    def generator() -> Any:
+        return rnntk.train.fit(rnn, key, zip(x, y, strict=True), **settings).losses
+
+    peers = {"generator": generator, "hand": lambda: one(key, 256, tokens, labels, rows)}
+    best = turns(peers, 1.0)
     return {
         "samples": SAMPLES,
         "us/sample": best["generator"][0] / SAMPLES * 1e6,

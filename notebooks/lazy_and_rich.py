@@ -97,9 +97,9 @@ for group, power in (("W", -1.0), ("U", -0.5), ("V", -0.5)):
 # ## The output scale
 #
 # The same networks with outputs a hundred times smaller. To fit the same labels the weights have to
-# move a hundred times as far: the kernel grows to several times its size and turns to the labels, the
-# networks learn in bursts that no kernel predicts, some of the narrow ones diverge, and the distance
-# to every prediction falls more slowly with the width, if at all.
+# move a hundred times as far: the kernel grows to several times its size and turns to the labels,
+# the networks learn in bursts that no kernel predicts, some of the narrow ones diverge, and the
+# distance to every prediction falls more slowly with the width, if at all.
 
 # %%
 rich = compare(v_std=0.01)

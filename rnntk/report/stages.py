@@ -424,6 +424,11 @@ def training(problem: Problem, arrays: dict[str, np.ndarray], title: str) -> Out
         lengths=lengths,
         progress=True,
     )
+    if (trained.diverged >= 0).any():
+        raise FloatingPointError(
+            f"{problem.train.name}: {int((trained.diverged >= 0).sum())} of the networks of width "
+            f"{width} diverged in training; the warnings say where."
+        )
     networks = _predict(trained, problem.test)
     ensemble = networks.mean(axis=0)
     time_reached = learning_rate * STEPS
