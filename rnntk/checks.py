@@ -54,6 +54,12 @@ def check_size(name: str, value: Any, least: int = 1, most: int | None = None) -
     return int(value)
 
 
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuse an array with masked entries, whose values would be used in silence."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} must have no masked entries: fill them in or leave them out.")
+
+
 def check_finite(name: str, value: Any, axes: str | None = None) -> None:
     """Refuse NaN and infinity in an array; tracers pass, as their values are not known yet.
 
@@ -97,12 +103,15 @@ def check_tokens(x: ArrayLike, name: str = "x") -> Float[Array, "n t d"]:
         raise ValueError(
             f"{name} must have at least one sequence, one step and one token entry, got {shape}."
         )
+    refuse_masked(name, x)
     dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
-    if dtype not in (np.float32, np.float64):
+    if np.dtype(dtype).newbyteorder("=") not in (np.float32, np.float64):
         raise TypeError(
             f"{name} must be float32 or float64, got {dtype}; convert with {name}.astype(float)."
         )
-    return x if isinstance(x, jax.Array) else jnp.asarray(x)
+    if isinstance(x, jax.Array):
+        return x
+    return jnp.asarray(np.asarray(x).astype(np.dtype(dtype).newbyteorder("="), copy=False))
 
 
 def check_lengths(lengths: ArrayLike, shape: tuple[int, ...], name: str) -> Int[Array, " n"]:
@@ -166,6 +175,7 @@ def check_second(
 
 def check_labels(y: ArrayLike, n: int) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n o"]:
     """Return labels of ``n`` points as float64 of shape (n,) or (n, o), or say what is wrong."""
+    refuse_masked("y", y)
     labels = np.asarray(y)
     if labels.ndim not in (1, 2) or len(labels) != n or labels.size == 0:
         raise ValueError(
@@ -175,15 +185,15 @@ def check_labels(y: ArrayLike, n: int) -> Float[np.ndarray, " n"] | Float[np.nda
     return check_values(labels)
 
 
-def check_values(labels: np.ndarray) -> Float[np.ndarray, "..."]:
+def check_values(labels: np.ndarray, name: str = "y") -> Float[np.ndarray, "..."]:
     """Return labels of any shape as float64, refusing what is not a finite real number."""
     if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
-        raise TypeError(f"y must be real numbers, got {labels.dtype}.")
+        raise TypeError(f"{name} must be real numbers, got {labels.dtype}.")
     finite = np.isfinite(labels)
     if not finite.all():
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(
-            f"y must be finite, got {labels[index]} at {index}, "
+            f"{name} must be finite, got {labels[index]} at {index}, "
             f"{finite.size - int(finite.sum())} such values in all."
         )
     return labels.astype(np.float64)

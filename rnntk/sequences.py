@@ -28,13 +28,16 @@ def pad(
     """Stack sequences of different lengths, zeros at the end of the shorter ones.
 
     Args:
-        sequences: arrays of shape (steps, token size), with one token size for all.
+        sequences: arrays of shape (steps, token size), with one token size for all, or (steps,)
+            for tokens of size 1.
 
     Returns:
         The tokens, shape (n, longest, d), in the widest dtype given, and the lengths, shape (n,).
 
     Raises:
-        ValueError: for an empty list, an empty sequence, a wrong rank, or unequal token sizes.
+        ValueError: for an empty list, an empty sequence, masked entries, a wrong rank, or unequal
+            token sizes.
+        TypeError: for what is not real numbers.
 
     Example:
         >>> import numpy as np, rnntk
@@ -42,20 +45,35 @@ def pad(
         >>> x.shape, lengths.tolist()
         ((2, 3, 2), [3, 1])
     """
-    arrays = [np.asarray(sequence) for sequence in sequences]
-    if not arrays:
-        raise ValueError("sequences must hold at least one array, got none.")
-    for i, array in enumerate(arrays):
+    arrays: list[np.ndarray] = []
+    for i, sequence in enumerate(sequences):
+        if np.ma.is_masked(sequence):
+            raise ValueError(f"sequences[{i}] must have no masked entries: fill them in first.")
+        array = np.asarray(sequence)
+        array = array[:, None] if array.ndim == 1 else array
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"sequences[{i}] must be real numbers, got {array.dtype}.")
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(
                 f"sequences[{i}] must have shape (steps, token size) with at least one of each, "
-                f"got {array.shape}."
+                f"got {np.shape(sequence)}."
             )
-        if array.shape[1] != arrays[0].shape[1]:
+        if arrays and array.shape[1] != arrays[0].shape[1]:
             raise ValueError(
                 f"all sequences must have one token size: sequences[0] has {arrays[0].shape[1]}, "
                 f"sequences[{i}] has {array.shape[1]}."
             )
+        arrays.append(array)
+    if not arrays:
+        raise ValueError("sequences must hold at least one array, got none.")
+    x, lengths = stacked(arrays)
+    return jnp.asarray(x), jnp.asarray(lengths)
+
+
+def stacked(
+    arrays: Sequence[np.ndarray],
+) -> tuple[Float[np.ndarray, "n t d"], Int[np.ndarray, " n"]]:
+    """Arrays (steps, d) in one, zeros behind the shorter ones; floating point, if they are not."""
     lengths = np.array([len(array) for array in arrays])
     dtype = np.result_type(*arrays)
     if not np.issubdtype(dtype, np.floating):
@@ -63,4 +81,4 @@ def pad(
     x = np.zeros((len(arrays), lengths.max(), arrays[0].shape[1]), dtype)
     for row, array in zip(x, arrays, strict=True):
         row[: len(array)] = array
-    return jnp.asarray(x), jnp.asarray(lengths)
+    return x, lengths

@@ -52,10 +52,10 @@ class FiniteWidth:
 
 def finite_width(
     rnn: ElmanRNN,
-    x: Float[ArrayLike, "n t d"],
-    width: SupportsIndex,
-    *,
     key: PRNGKeyArray,
+    x: Float[ArrayLike, "n t d"],
+    *,
+    width: SupportsIndex,
     seeds: SupportsIndex = 8,
 ) -> FiniteWidth:
     r"""The smallest eigenvalue at width m, from measured deviations and the law of their decrease.
@@ -67,9 +67,9 @@ def finite_width(
 
     Args:
         rnn: the network.
+        key: draws the networks.
         x: tokens, sequences of one length.
         width: number of hidden units m, at least 4.
-        key: draws the networks.
         seeds: networks for each width, at least 2.
 
     Raises:
@@ -81,7 +81,7 @@ def finite_width(
         >>> import jax, rnntk
         >>> x = jax.random.normal(jax.random.key(0), (5, 4, 3))
         >>> result = rnntk.bounds.finite_width(
-        ...     rnntk.ElmanRNN(), x, 64, key=jax.random.key(1), seeds=2)
+        ...     rnntk.ElmanRNN(), jax.random.key(1), x, width=64, seeds=2)
         >>> result.widths, bool((result.measured > 0.999 * result.implied[:, 0]).all())
         ((16, 32, 64), True)
     """

@@ -126,7 +126,11 @@ def along_time(
 
 
 def read_out(rnn: ElmanRNN, matrix: Matrix, n: int, backward: bool, real: Arithmetic) -> Matrix:
-    """What the readout sees of a matrix over the top layer's points; a step's points adjoin."""
+    """What the readout sees of a matrix over the points of the top layer.
+
+    Of p = t n points the first n are step 0 of all sequences, and so on; backward networks have
+    their steps in the order in which they read.
+    """
     if rnn.r.ends_only:
         return matrix
     t = len(matrix) // n

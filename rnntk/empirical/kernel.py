@@ -91,7 +91,7 @@ def empirical_kernel(
     network = Network(rnn, params, multipliers(rnn, width, x1.shape[-1], x1.dtype))
     # As in a trace, everything is then one program, and no core takes a part.
     single = chosen.panel >= max(len(x1), 0 if x2 is None else len(x2))
-    find = _at_once if single and chosen.cost < tuning.BRIEF else _kernel
+    find = _at_once if single and chosen.cost < tuning.BRIEF else evaluate
     kernel, finite = find(network, one, two, outputs == "mean", chosen)
     if checks.is_concrete(finite) and not bool(finite):
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -100,7 +100,7 @@ def empirical_kernel(
     return kernel
 
 
-def _kernel(
+def evaluate(
     network: Network, one: Batch, two: Batch | None, average: bool, plan: Plan
 ) -> tuple[Kernel, Bool[Array, ""]]:
     """The kernel, block by block, and whether it is finite."""
@@ -127,7 +127,7 @@ def _kernel(
     return _shaped(rnn, whole.kernel, average)
 
 
-_at_once = jax.jit(_kernel, static_argnames=("average", "plan"))
+_at_once = jax.jit(evaluate, static_argnames=("average", "plan"))
 
 
 def _gradients(

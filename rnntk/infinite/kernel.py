@@ -5,6 +5,7 @@ the form in which kernels are carried, ``cells`` the loop that a readout needs; 
 pairs are compiled and put together. Derivation: docs/theory/infinite.md.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -75,6 +76,13 @@ def infinite_kernel(
     x1, lengths1 = checks.check_batch(x1, lengths1, "1")
     x2, lengths2 = checks.check_second(x1, x2, lengths2)
     scales = squares(rnn, x1.shape[-1], x1.dtype)
+    steps = x1.shape[1], (x1 if x2 is None else x2).shape[1]
+    if all(map(checks.is_concrete, (rnn.w_std, rnn.u_std, rnn.b_std, rnn.v_std, x1, x2))):
+        pairs = len(x1) * len(x1 if x2 is None else x2)
+        if pairs * (min(steps) if rnn.r.ends_only else math.prod(steps)) <= tuning.BUCKETED:
+            x1, lengths1 = _bucketed(x1, lengths1, max(steps))
+            if x2 is not None:
+                x2, lengths2 = _bucketed(x2, lengths2, max(steps))
     one = _prepare(rnn, scales, x1, lengths1)
     two = None if x2 is None else _prepare(rnn, scales, x2, lengths2)
     if not all(map(checks.is_concrete, jax.tree.leaves((rnn, one, two)))):
@@ -83,7 +91,20 @@ def infinite_kernel(
         marginals.check_range(rnn, side)
         for layer in side.layers:
             check_accuracy(rnn.phi, np.square(layer.root_L))
-    return _in_tiles(rnn, scales, one, two)
+    kernel = _in_tiles(rnn, scales, one, two)
+    if rnn.r.per_step:
+        return jax.tree.map(lambda k: k[:, : steps[0], :, : steps[1]], kernel)
+    return kernel
+
+
+def _bucketed(
+    x: Float[Array, "n t d"], lengths: Int[Array, " n"] | None, steps: int
+) -> tuple[Float[Array, "n bucket d"], Int[Array, " n"]]:
+    """Padding up to a power of two of steps, of which there are few; it changes no kernel."""
+    n, t, d = x.shape
+    padded = np.zeros((n, max(8, 1 << (steps - 1).bit_length()), d), x.dtype)
+    padded[:, :t] = x
+    return jnp.asarray(padded), jnp.full(n, t) if lengths is None else lengths
 
 
 def _in_tiles(

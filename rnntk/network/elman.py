@@ -88,7 +88,7 @@ class ElmanRNN:
             ("input_scaling", INPUT_SCALINGS),
             ("initial_state", INITIAL_STATES),
         ):
-            if getattr(self, name) not in valid:
+            if getattr(self, name) not in tuple(valid):
                 raise ValueError(
                     f"{name} must be one of {tuple(valid)}, got {getattr(self, name)!r}."
                 )

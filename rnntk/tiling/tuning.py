@@ -32,6 +32,11 @@ TOKEN_CHUNK = 8
 """Token entries whose squared differences XLA adds up in one pass over the pairs."""
 
 
+BUCKETED = 2**14
+"""Pairs of sequences times cells, a tenth of a millisecond of work, up to which lengths are rounded
+up to a power of two: each new length would cost a compilation, a second."""
+
+
 def elementwise_options(platform: str | None) -> dict[str, str | int] | None:
     """Compiler options of programs that are passes over the pairs of a tile.
 
@@ -86,7 +91,7 @@ FORM = 2.5  # forming gradients, one small product for each sequence
 MULTIPLY = 1.25  # multiplying them, products with few rows and long columns
 BACKPROPAGATE = 1.5
 SMALLEST = 16  # sequences that one core backpropagates; fewer take hardly less time
-WORTH = 24e6  # multiplications that make a chunk of gradients, of some tenths of a millisecond
+WORTH = 24e6  # multiplications in a chunk of gradients, below which starting it takes as long
 ENTRY = 80  # operations that an entry of a Gram matrix costs beside the product
 
 # -- training: many steps of a network in one call ------------------------------------------------

@@ -98,7 +98,7 @@ def check_implied(result, norm):
 def test_finite_width_contains_what_it_measured():
     x = datasets.unit_tokens(jax.random.key(0), 4, 3, 2)
     rnn = ElmanRNN()
-    result = bounds.finite_width(rnn, x, 64, key=jax.random.key(1), seeds=4)
+    result = bounds.finite_width(rnn, jax.random.key(1), x, width=64, seeds=4)
     assert result.widths == (16, 32, 64)
     assert result.deviations.shape == result.relative.shape == (3, 4)
     exact = np.asarray(infinite_kernel(rnn, x).ntk)
@@ -111,7 +111,7 @@ def test_finite_width_contains_what_it_measured():
 @pytest.mark.slow
 def test_deviations_fall_like_the_root_of_the_width():
     x = datasets.unit_tokens(jax.random.key(0), 4, 3, 2).astype(np.float32)
-    result = bounds.finite_width(ElmanRNN(), x, 1024, key=jax.random.key(1), seeds=64)
+    result = bounds.finite_width(ElmanRNN(), jax.random.key(1), x, width=1024, seeds=64)
     # medians of 64 scatter by a tenth; so do the slopes through three of them
     assert result.slopes[0] == pytest.approx(-0.5, abs=0.15)
     assert result.slopes[1] == pytest.approx(-0.5, abs=0.15)
@@ -122,17 +122,17 @@ def test_finite_width_of_one_sequence_contains_what_it_measured():
     for seed in range(6):
         x = np.random.default_rng(seed).standard_normal((1, 2, 2))
         key = jax.random.key(seed)
-        result = bounds.finite_width(ElmanRNN(), x, np.int64(8), key=key, seeds=3)
+        result = bounds.finite_width(ElmanRNN(), key, x, width=np.int64(8), seeds=3)
         check_implied(result, float(infinite_kernel(ElmanRNN(), x).ntk[0, 0]))
 
 
 def test_finite_width_refuses():
     x, key = np.ones((2, 3, 1), np.float32), jax.random.key(0)
     with pytest.raises(ValueError, match="width must be a whole number of at least 4, got 3"):
-        bounds.finite_width(ElmanRNN(), x, 3, key=key)
+        bounds.finite_width(ElmanRNN(), key, x, width=3)
     with pytest.raises(ValueError, match=r"width must be a whole number of at least 4, got 64\.0"):
-        bounds.finite_width(ElmanRNN(), x, 64.0, key=key)
+        bounds.finite_width(ElmanRNN(), key, x, width=64.0)
     with pytest.raises(TypeError, match=r"key must be a JAX key, .* got 0\."):
-        bounds.finite_width(ElmanRNN(), x, 16, key=0)
+        bounds.finite_width(ElmanRNN(), 0, x, width=16)
     with pytest.raises(ValueError, match="the infinite-width kernel of x must have a smallest"):
-        bounds.finite_width(ElmanRNN(), x, 16, key=key)
+        bounds.finite_width(ElmanRNN(), key, x, width=16)

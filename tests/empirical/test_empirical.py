@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnntk import ElmanRNN, empirical_kernel
+from rnntk import ElmanRNN, empirical_kernel, infinite_kernel
 from rnntk.empirical import planning
 from rnntk.empirical.planning import plan
 from rnntk.network.parameters import SECOND
@@ -267,3 +267,17 @@ def test_bad_input():
     independent = ElmanRNN(initial_state="independent", initial_state_std=1.0)
     with pytest.raises(ValueError, match="key is needed"):
         empirical_kernel(independent, params, x)
+
+
+def test_float32_multipliers_are_rounded_once():
+    """sqrt(2) / sqrt(512) is 1/16; rounded in between, 2 t times its error would be 8e-6."""
+    rnn, x = ElmanRNN(), tokens(6, 64, 0, np.float32)
+    params = rnn.init(jax.random.key(1), input_dim=3, width=512)
+    single = [np.asarray(empirical_kernel(rnn, params, x).ntk), infinite_kernel(rnn, x).ntk]
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda v: v.astype(np.float64), params)
+        x = x.astype(np.float64)
+        double = [empirical_kernel(rnn, wide, x).ntk, infinite_kernel(rnn, x).ntk]
+    for one, two in zip(single, map(np.asarray, double), strict=True):
+        # the median leaves out units whose sign rounding has decided; products round at random
+        assert np.median(np.abs(one / two - 1)) < 2.5e-6
