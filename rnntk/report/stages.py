@@ -424,10 +424,7 @@ def training(problem: Problem, arrays: dict[str, np.ndarray], title: str) -> Out
         progress=True,
     )
     if (trained.diverged >= 0).any():
-        raise FloatingPointError(
-            f"{problem.train.name}: {int((trained.diverged >= 0).sum())} of the networks of width "
-            f"{width} diverged in training; the warnings say where."
-        )
+        raise FloatingPointError(f"{problem.train.name}: networks of width {width} diverged.")
     networks = _predict(trained, problem.test)
     ensemble = networks.mean(axis=0)
     time_reached = learning_rate * STEPS
