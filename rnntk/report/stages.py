@@ -423,6 +423,8 @@ def training(problem: Problem, arrays: dict[str, np.ndarray], title: str) -> Out
         lengths=lengths,
         progress=True,
     )
+    if trained.steps < STEPS:
+        raise KeyboardInterrupt
     if (trained.diverged >= 0).any():
         raise FloatingPointError(f"{problem.train.name}: networks of width {width} diverged.")
     networks = _predict(trained, problem.test)
