@@ -92,11 +92,27 @@ def failing():
             "output_dim must say how many classes there are",
         ),
         (failing(), {}, OSError, "no more samples"),
+        (
+            [block(2)],
+            {"metrics": {"one": lambda p, q: 1.0}},
+            ValueError,
+            "record must say at which steps of a generator to record, got None",
+        ),
     ],
 )
 def test_bad_streams_are_named(stream, changes, error, message):
     with pytest.raises(error, match=message):
         fit(ElmanRNN(), KEY, stream, **SETTINGS | changes)
+
+
+def test_a_generator_cannot_begin_again_for_networks_that_do_not_fit():
+    with pytest.raises(ValueError, match="at least") as told:
+        fit(ElmanRNN(), KEY, [block(2)], memory_limit=1, **SETTINGS)
+    settings = SETTINGS | {"seeds": 2, "memory_limit": int(str(told.value).split()[5])}
+    with pytest.raises(ValueError, match="x must be iterable more than once"):
+        fit(ElmanRNN(), KEY, iter([block(2)]), **settings)
+    found = fit(ElmanRNN(), KEY, [block(2)], **settings)
+    assert found.losses.shape == (2, 1)
 
 
 def test_nan_in_a_later_block_is_named():
