@@ -24,6 +24,10 @@ LABELS = {
     "error_infinite": "infinite-width kernel",
     "error_empirical": "initial empirical kernel",
     "error_linearized": "linearized network",
+    "movement_W": "$W$",
+    "movement_U": "$U$",
+    "movement_b": "$b$",
+    "movement_V": "$V$",
 }
 AXES = {
     "gap": "distance of outputs / size of labels",
@@ -31,6 +35,8 @@ AXES = {
     "error": "test error / size of labels",
     "misclassified": "misclassified test sequences",
     "movement": "relative movement of the weights",
+    "kernel": "relative change of the kernel",
+    "flipped": "flipped masks",
 }
 GAPS = ("gap_infinite", "gap_empirical", "gap_linearized")
 LOSSES = ("loss", "loss_linearized", "loss_empirical", "loss_infinite")
