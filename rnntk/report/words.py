@@ -47,7 +47,7 @@ def score(metric: str, value: float | None) -> str:
     return f"{100 * value:.1f}%" if value is not None and "accuracy" in metric else number(value)
 
 
-def span(values: Iterable[float], form: Callable[[float | None], str] = number) -> str:
+def span(values: Iterable[float | int], form: Callable[[float | None], str] = number) -> str:
     """From the least to the largest of what is finite."""
     known = [float(value) for value in values if np.isfinite(value)]
     if not known:
