@@ -53,9 +53,7 @@ def write_sources() -> None:
         for name in ITEMS
     ]
     pages = {"rnntk": [".. automodule:: rnntk\n   :no-members:", *root]} | {
-        f"rnntk.{name}": [
-            f".. automodule:: rnntk.{name}\n   :members:\n   :imported-members:"
-        ]
+        f"rnntk.{name}": [f".. automodule:: rnntk.{name}\n   :members:\n   :imported-members:"]
         for name in MODULES
     }
     for name, directives in pages.items():

@@ -14,7 +14,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from rnntk import sequences
-from rnntk.activations import registry
 from rnntk.bounds import lower as below
 from rnntk.bounds.arithmetic import Enclosed, frames
 from rnntk.infinite import marginals
@@ -82,9 +81,9 @@ def min_eigenvalue(
         x: tokens, sequences of one length; float32 or float64.
         rigorous: round every value to the safe side: the kernel's entries are enclosed in ball
             arithmetic, which needs python-flint (the extra ``certify``) and relu, leaky_relu, abs,
-            linear or erf. Otherwise they are computed in float64 from the kernel in the dtype of
-            ``x``, with allowances for its rounding, n eps of the eigenvalues that enter, which are
-            estimates.
+            linear, erf, gelu, sin or cos. Otherwise they are computed in float64 from the kernel in
+            the dtype of ``x``, with allowances for its rounding, n eps of the eigenvalues that
+            enter, which are estimates.
 
     Raises:
         ValueError: for bad tokens, and with ``rigorous`` for another activation.
@@ -233,5 +232,5 @@ def _points(rnn: ElmanRNN, layer: Preactivation, real: _Rounded) -> below.Points
     np.fill_diagonal(decay, np.inf)
     if rnn.phi.homogeneous:  # whose angle with a pre-activation 0 counts as 0 elsewhere
         apart = (scale == 0) & ~np.eye(len(std), dtype=bool)
-        slope = np.where(apart, registry.parts(rnn.phi)[0] ** 2, slope)
+        slope = np.where(apart, (sum(rnn.phi.slopes or ()) / 2) ** 2, slope)
     return below.Points(std**2, scale - angle / 2, 1 - 2 * half, decay, tangent, covariance, slope)

@@ -31,7 +31,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Complex, Float, Int
 
 from rnntk import checks, sequences
-from rnntk.activations.registry import check_accuracy
+from rnntk.activations.accuracy import check_accuracy
 from rnntk.infinite import marginals
 from rnntk.infinite.marginals import Layer, Scales, Side, prepare, squared_scales
 from rnntk.kernel import Kernel, symmetric
@@ -334,8 +334,8 @@ def advance(
         tangent = _sum_of(own, bias2, layer1.tangent, layer2.tangent)
         inside.append(Pairs(angle, tangent))
         state, slope = moments(rnn, layer1, layer2, angle)
-        constant = rnn.phi.slope
-        slopes = constant if isinstance(constant, float) else product(layer1.slope, layer2.slope)
+        constant = rnn.phi.constant_slope
+        slopes = product(layer1.slope, layer2.slope) if constant is None else constant
         whole = product(layer1.tangent, layer2.tangent)
         behind.append(Pairs(state, slope * (whole - tangent / 2) + slopes * tangent))
     return tuple(inside), tuple(behind)
@@ -343,11 +343,7 @@ def advance(
 
 def moments(rnn: ElmanRNN, one: Layer, two: Layer, angle: Array) -> tuple[Array, Array]:
     """The angles of K and Kd."""
-    return rnn.phi.pair(
-        jax.tree.map(lambda v: v[..., :, None], one.marginal),
-        jax.tree.map(lambda v: v[..., None, :], two.marginal),
-        angle,
-    )
+    return rnn.phi.angles(one.marginal, two.marginal, angle)
 
 
 def _sum_of(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rnntk.activations.hermite import safe_sqrt
+from rnntk.activations.safe import safe_sqrt
 from rnntk.network.elman import ElmanRNN
 
 CHUNK = 8  # token entries whose squared differences XLA adds up in one pass over the pairs
@@ -107,11 +107,10 @@ def _alone(
         s, norm, norm_below = inputs
         recurrent, token = scales.w2 * before, norm * norm
         a = recurrent + token + scales.b2
-        own = trained(rnn, recurrent, token, jnp.broadcast_to(scales.b2, a.shape))
-        tangent = own + scales.w2 * back_before + norm_below * norm_below
-        constant = rnn.phi.slope
-        slope = jnp.full_like(a, constant) if isinstance(constant, float) else constant(a)
-        after, back = rnn.phi.variance(a), slope * tangent
+        ours = trained(rnn, recurrent, token, jnp.broadcast_to(scales.b2, a.shape))
+        tangent = ours + scales.w2 * back_before + norm_below * norm_below
+        own = rnn.phi.alone(a)
+        after, back = own.variance, own.slope * tangent
         if start is not None:
             after = jnp.where(s < start, scales.h2, after)
             back = jnp.where(s < start, 0, back)
@@ -126,8 +125,8 @@ def _alone(
             tangent=safe_sqrt(tangent),
             after=safe_sqrt(after),
             back=safe_sqrt(back),
-            slope=safe_sqrt(slope),
-            marginal=rnn.phi.marginal(a),
+            slope=safe_sqrt(own.slope),
+            marginal=own.marginal,
         )
         return (after, back), layer
 

@@ -13,7 +13,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from rnntk import checks, sequences
-from rnntk.activations.registry import Activation, resolve
+from rnntk.activations.activation import Activation
+from rnntk.activations.registry import resolve
 
 READOUTS = ("last", "mean", "sequence")
 INPUT_SCALINGS = ("none", "fan_in")
