@@ -236,7 +236,7 @@ class Rows(NamedTuple):
 def _rows(one: Marginal, two: Marginal, x: np.ndarray, cut: Callable[[Array], Array]) -> Rows:
     """Those of orders ``x``, which ``cut`` cuts out of the coefficients."""
     even, odd = (
-        (cut(v1), cut(v2)) if v1 is not None else None
+        None if v1 is None or v2 is None else (cut(v1), cut(v2))
         for v1, v2 in ((one.even, two.even), (one.odd, two.odd))
     )
     per = (jnp.asarray((1 / (x + shift)).astype(one.std.dtype)) for shift in (1, 2))

@@ -1,8 +1,8 @@
 """Distributions of the scales s of mixed normal densities, and averages over them.
 
 R_x(a) = sqrt(2/pi) A^(x/2) / sqrt(a + s^2), with A = a/(a + s^2), is what one scale contributes to
-a Hermite coefficient of order x. Averages are sums over a few nodes: Gaussian quadrature in log s, or
-the trapezoidal rule there, of functions that are analytic in a strip around the real axis.
+a Hermite coefficient of order x. Averages are sums over a few nodes: Gaussian quadrature in log s,
+or the trapezoidal rule there, of functions that are analytic in a strip around the real axis.
 """
 
 import math

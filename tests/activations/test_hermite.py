@@ -164,7 +164,7 @@ def my_tanh(u):
 @pytest.mark.usefixtures("x64")
 def test_large_variances_of_functions_need_a_tolerance():
     wide = np.array([1.0, 100.0])
-    with pytest.raises(ValueError, match="my_tanh at variance 100 .*tolerance=") as error:
+    with pytest.raises(ValueError, match=r"my_tanh at variance 100 .*tolerance=") as error:
         activations.check_accuracy(activations.resolve(my_tanh), wide)
     sufficient = float(str(error.value).partition("tolerance=")[2].partition(")")[0])
     loose = activations.from_function(my_tanh, tolerance=sufficient)
