@@ -2,19 +2,23 @@
 
 __version__ = "0.1.0"
 
+from types import ModuleType
+
 from rnntk import (
     activations,
     bounds,
+    compare,
     datasets,
     empirical,
     interop,
+    layouts,
     plot,
     predict,
     spectrum,
     train,
     verification,
 )
-from rnntk.empirical.cells import cell_kernel
+from rnntk.empirical.cells import cell_ntk
 from rnntk.empirical.ensemble import Ensemble, empirical_ensemble
 from rnntk.empirical.kernel import empirical_kernel
 from rnntk.empirical.operator import EmpiricalOperator, empirical_operator
@@ -30,14 +34,17 @@ __all__ = [
     "Kernel",
     "activations",
     "bounds",
-    "cell_kernel",
+    "cell_ntk",
+    "compare",
     "datasets",
     "empirical",
     "empirical_ensemble",
     "empirical_kernel",
     "empirical_operator",
+    "estimators",
     "infinite_kernel",
     "interop",
+    "layouts",
     "pad",
     "plot",
     "predict",
@@ -45,3 +52,12 @@ __all__ = [
     "train",
     "verification",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """The estimators when they are asked for: they load scikit-learn, which takes a second."""
+    if name == "estimators":
+        from rnntk import estimators
+
+        return estimators
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

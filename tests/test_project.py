@@ -1,11 +1,15 @@
 """Checks on the project itself: versions, pinned list, commands, imports, what the files tell."""
 
 import ast
+import functools
+import graphlib
 import importlib
+import inspect
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -40,10 +44,10 @@ def project_files() -> list[Path]:
     return [path for line in listed.stdout.splitlines() if (path := ROOT / line).is_file()]
 
 
-def imports(path: Path) -> set[str]:
-    """Full names of all modules that a file imports, wherever in it."""
+def imports(nodes: Iterable[ast.AST]) -> set[str]:
+    """Full names of all that statements import."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -97,8 +101,8 @@ def test_forbidden_imports(name: str) -> None:
     users = [
         module(path)
         for path in SOURCES
-        if module(path) != "rnntk.interop.loading"
-        and any(name in full.split(".") for full in imports(path))
+        if not module(path).startswith("rnntk.interop")
+        and any(name in full.split(".") for full in imports(ast.walk(ast.parse(path.read_text()))))
     ]
     assert not users
 
@@ -116,13 +120,115 @@ def test_import_of_rnntk_loads_no_optional_package() -> None:
 def test_modules_import_and_fit_on_a_few_pages(path: Path) -> None:
     if path.stem != "__main__":
         importlib.import_module(module(path))
-    assert len(path.read_text().splitlines()) < 500
+    assert len(path.read_text().splitlines()) <= 500
+
+
+# Who may import whom: the packages of a line those of the lines above it. Packages that stand in
+# one line know nothing of each other.
+LAYERS = (
+    ("sequences", "kernel"),
+    ("checks", "layouts"),
+    ("activations", "linalg", "tiling"),
+    ("network",),
+    ("infinite", "empirical", "train"),
+    ("spectrum", "predict"),
+    ("bounds", "datasets", "estimators"),
+    ("compare",),
+    ("plot",),
+    ("report", "interop"),
+    ("cli",),
+    ("__main__",),
+)
+# Methods of the public class call what stands above it, imported where they run.
+METHODS_OF = {"rnntk.network.elman": ("rnntk.network", "rnntk.interop")}
+
+
+MODULES = {module(path) for path in SOURCES}
+
+
+def ours(path: Path, *, top: bool) -> set[str]:
+    """Modules of this package that a file imports; ``top``: not within functions."""
+    tree = ast.parse(path.read_text())
+    names = imports(tree.body if top else ast.walk(tree))
+    # a name that is imported from a module belongs to the module
+    known = {full if full in MODULES else full.rpartition(".")[0] for full in names}
+    return known & MODULES
+
+
+def package(name: str) -> str:
+    """The folder or file of the root that a module belongs to; empty for the root itself."""
+    return ".".join(name.split(".")[1:2])
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module)
+def test_imports_point_down(path: Path) -> None:
+    level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    own, found = package(module(path)), ours(path, top=False)
+    if own in ("", "verification"):  # the root imports all, verification nothing
+        assert own == "" or not found
+        return
+    if allowed := METHODS_OF.get(module(path)):
+        within = found - ours(path, top=True)
+        assert all(name.startswith(allowed) for name in within)
+        found -= within
+    for name in {package(name) for name in found} - {own, "verification"}:
+        # the report and what runs it are users of the root
+        assert level[own] > (level["plot"] if name == "" else level[name]), f"imports {name}"
+
+
+def test_modules_form_no_circle() -> None:
+    graph = {module(path): ours(path, top=True) for path in SOURCES if module(path) != "rnntk"}
+    order = graphlib.TopologicalSorter(
+        # a module's own package is no dependency of it
+        {
+            k: {v for v in found - {k, "rnntk"} if not k.startswith(f"{v}.")}
+            for k, found in graph.items()
+        }
+    )
+    order.prepare()  # raises CycleError, naming it
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name == "__init__.py"], ids=module)
+def test_no_module_has_the_name_of_an_export(path: Path) -> None:
+    here = importlib.import_module(module(path))
+    exported = {
+        name for name in getattr(here, "__all__", ()) if not inspect.ismodule(getattr(here, name))
+    }
+    assert not exported & {p.stem for p in path.parent.glob("*.py")}
 
 
 def test_exports_exist_and_are_documented() -> None:
     assert len(set(rnntk.__all__)) == len(rnntk.__all__)
     for name in rnntk.__all__:
         assert getattr(rnntk, name).__doc__, name
+
+
+def public_names() -> set[str]:
+    """All that users may call, with the members of classes, by full name and by its parts."""
+    names = set()
+    for name in rnntk.__all__:
+        item = getattr(rnntk, name)
+        inner = getattr(item, "__all__", dir(item)) if inspect.ismodule(item) else ()
+        names |= {f"rnntk.{name}"} | {f"rnntk.{name}.{one}" for one in inner}
+        for full, one in [(f"rnntk.{name}", item)] + [
+            (f"rnntk.{name}.{k}", getattr(item, k)) for k in inner
+        ]:
+            if inspect.isclass(one):
+                names |= {f"{full}.{member}" for member in dir(one)}
+    return names
+
+
+def test_docstrings_of_public_names_refer_to_public_names() -> None:
+    public, wrong = public_names(), {}
+    for name in public:
+        item = functools.reduce(getattr, name.split(".")[1:], rnntk)
+        if not (inspect.isroutine(item) or inspect.isclass(item) or inspect.ismodule(item)):
+            continue
+        text = inspect.getdoc(item) or ""
+        roles = re.findall(r":(?:func|class|meth|mod|data):`~?(rnntk[\w.]*)`", text)
+        if private := sorted(set(roles) - public):
+            wrong[name] = private
+    assert not wrong
 
 
 def test_files_tell_nothing_of_the_machine_they_were_made_on() -> None:

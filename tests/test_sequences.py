@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from rnntk import pad
-from rnntk.sequences import check_batch, reverse
+from rnntk.checks import check_batch
+from rnntk.sequences import reverse
 
 
 def test_pad():
@@ -17,7 +18,8 @@ def test_pad():
     ("sequences", "message"),
     [
         ([], "sequences must hold at least one array"),
-        ([np.ones(3)], r"sequences\[0\] must have shape"),
+        ([np.ones((2, 3, 1))], r"sequences\[0\] must have shape"),
+        ([np.ma.masked_equal([1.0, 2.0], 2.0)], r"sequences\[0\] must have no masked entries"),
         ([np.ones((2, 3)), np.ones((0, 3))], r"sequences\[1\] must have shape"),
         ([np.ones((2, 3)), np.ones((2, 4))], r"sequences\[0\] has 3, sequences\[1\] has 4"),
     ],
@@ -25,6 +27,17 @@ def test_pad():
 def test_bad_lists(sequences, message):
     with pytest.raises(ValueError, match=message):
         pad(sequences)
+
+
+def test_scalars_are_tokens_of_size_1():
+    x, lengths = pad([[1, 2, 3], np.ones(1, np.float32)])
+    assert np.asarray(x).tolist() == [[[1.0], [2.0], [3.0]], [[1.0], [0.0], [0.0]]]
+    assert lengths.tolist() == [3, 1]
+
+
+def test_complex_numbers_are_refused():
+    with pytest.raises(TypeError, match=r"sequences\[0\] must be real numbers, got complex128"):
+        pad([np.ones((2, 1), complex)])
 
 
 @pytest.mark.usefixtures("x64")

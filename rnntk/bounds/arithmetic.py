@@ -1,134 +1,70 @@
-"""The arithmetic of proved bounds: numbers that are balls, rounding included.
+"""What the bounds calculate with: one set of formulas serves two arithmetics.
 
-Needs python-flint (the extra ``certify``). Arrays are NumPy arrays of ``flint.arb``.
+:class:`~rnntk.bounds.rounded.Rounded` is float64 with allowances for the rounding of what enters,
+:class:`~rnntk.bounds.enclosed.Enclosed` balls, whose results are proved.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
-from rnntk.bounds.lower import Points, residual
-from rnntk.linalg import enclosure, lanczos
 from rnntk.network.elman import ElmanRNN
-from rnntk.spectrum import ball_kernel
 
-Balls = np.ndarray  # of flint.arb
+Matrix = np.ndarray  # of float64, or of balls
+Vector = np.ndarray
+Number = Any
 
 
 @dataclass(frozen=True)
-class Enclosed:
-    """Arithmetic of :mod:`rnntk.bounds.lower` with balls: exact numbers, and safe ones."""
+class Points:
+    """Pre-activations of one layer at p points, each a step of a sequence.
 
-    flint: Any
-
-    def number(self, value: ArrayLike) -> Any:
-        """The float64 number itself."""
-        return self.flint.arb(float(np.asarray(value)))
-
-    def floats(self, values: Balls) -> np.ndarray:
-        """Midpoints, rounded."""
-        if not all(v.is_finite() for v in values.ravel()):
-            raise FloatingPointError(self._imprecise())
-        middle = values.astype(np.float64)
-        if not np.isfinite(middle).all():
-            raise FloatingPointError("The kernel leaves the range of float64: rescale the tokens.")
-        return middle
-
-    def smallest(self, matrix: Balls, size: float = 0.0) -> Any:
-        """Certified for the midpoints, less the Frobenius norm of what they leave (Weyl)."""
-        middle, radius, power = ball_kernel.rounded(matrix)
-        if not math.isfinite(radius):
-            raise FloatingPointError(self._imprecise())
-        estimate = lanczos.ends(middle).smallest
-        lower = enclosure.enclose(middle, estimate, absolute=radius).lower
-        return self.flint.arb(lower) * self.flint.arb(2) ** power
-
-    def _imprecise(self) -> str:
-        return f"The kernel's balls are not finite at a precision of {self.flint.ctx.prec} bits."
-
-    def least(self, values: Balls) -> Any:
-        """The least of the lower ends."""
-        arb = self.flint.arb
-        return min(arb(v).lower() for v in values)
-
-    def down(self, value: Any) -> float:
-        """Rounded downward."""
-        return math.nextafter(float(self.flint.arb(value).lower()), -math.inf)
-
-    def upper_bounds(self, matrix: Balls) -> dict[str, float]:
-        """Diagonal entries, pairs, and the Rayleigh quotient of a residual."""
-        n = len(matrix)
-        bounds = {"diagonal": min(v.upper() for v in np.diagonal(matrix))}
-        if n > 1:
-            pairs = []
-            for i in range(n):
-                for j in range(i):
-                    a, b, c = matrix[i, i], matrix[j, j], matrix[i, j]
-                    pairs.append(((a + b) / 2 - _root((a - b) * (a - b) / 4 + c * c)).upper())
-            bounds["pair"] = min(pairs)
-            vector = np.frompyfunc(lambda v: self.flint.arb(float(v)), 1, 1)(
-                residual(self.floats(matrix))
-            )
-            bounds["residual"] = (vector.dot(matrix.dot(vector)) / vector.dot(vector)).upper()
-        return {name: math.nextafter(float(v), math.inf) for name, v in bounds.items()}
-
-
-def frames(rnn: ElmanRNN, x: np.ndarray) -> Iterator[tuple[Points, ...]]:
-    """Pre-activations of all layers: for the "last" readout step by step, else all steps at once.
-
-    Multipliers and tokens count as the exact values of the floating-point numbers given.
+    The names of the matrices are those of docs/theory/bounds.md.
     """
-    n, t, _ = x.shape
-    side, spread = ball_kernel.prepare(rnn, list(x)), rnn.readout != "last"
-    pairs = [(i, j, ball_kernel.cells(side, i, j)) for i in range(n) for j in range(i + 1)]
-    size, count = (n * t, None) if spread else (n, 1)
-    for _ in range(1 if spread else t):
-        matrices = np.empty((rnn.depth, len(ball_kernel.Cell._fields), size, size), object)
-        equal = np.zeros((size, size), bool)
-        for i, j, cells in pairs:
-            for s1, s2, same, layers in islice(cells, count):
-                p, q = (s1 * n + i, s2 * n + j) if spread else (i, j)
-                matrices[:, :, p, q] = matrices[:, :, q, p] = layers
-                equal[p, q] = equal[q, p] = same
-        yield tuple(_points(ball_kernel.Cell(*layer), equal) for layer in matrices)
+
+    variance: Vector  # L_ii
+    L: Matrix  # covariance of the pre-activations
+    R: Matrix  # their correlation
+    decay: Float[np.ndarray, "p p"]  # no more than -log|R|, infinite on the diagonal
+    T: Matrix  # tangent kernel of the pre-activations
+    K: Matrix  # covariance of the states
+    Kd: Matrix  # of the derivatives
 
 
-def _points(cell: ball_kernel.Cell, equal: np.ndarray) -> Points:
-    variance = np.diagonal(cell.signal)
-    arb = type(variance[0])
-    std = np.frompyfunc(_root, 1, 1)(variance)
-    scale = np.outer(std, std)
-    # the covariance with a zero variance is zero, and any correlation will do
-    safe = np.frompyfunc(lambda v: arb(1) if v == 0 else v, 1, 1)(scale)
-    correlation = np.frompyfunc(lambda v: _clip(arb, v), 1, 1)(cell.signal / safe)
-    correlation[equal] = arb(1)
-    decay = np.frompyfunc(_decay, 1, 1)(correlation).astype(np.float64)
-    np.fill_diagonal(decay, np.inf)
-    return Points(variance, cell.signal, correlation, decay, cell.tangent, cell.state, cell.slope)
+@runtime_checkable
+class Arithmetic(Protocol):
+    """What the bounds need beyond NumPy's elementwise operations."""
 
+    def number(self, value: ArrayLike) -> Number:
+        """A number to calculate with."""
 
-def _decay(r: Any) -> float:
-    """A lower bound on -log|r|."""
-    top = type(r)(r.abs_upper())
-    if top == 0:
-        return math.inf
-    # 1 + 2^-40 covers the conversion to float64
-    return max(0.0, float(-(top.log().upper())) * (1 - 2.0**-40))
+    def numbers(self, values: Float[np.ndarray, " p"]) -> Vector:
+        """Numbers to calculate with."""
 
+    def floats(self, values: Vector) -> Float[np.ndarray, " p"]:
+        """The nearest float64 numbers."""
 
-def _root(v: Any) -> Any:
-    """The square root of what a ball holds from 0 on."""
-    if v >= 0:
-        return v.sqrt()
-    arb = type(v)
-    return arb(0).union(arb(max(v.upper(), arb(0))).sqrt())
+    def hypot(self, one: Vector, two: Vector) -> Vector:
+        """sqrt(a^2 + b^2), entry by entry."""
 
+    def smallest(self, matrix: Matrix, size: float = 0.0) -> Number:
+        """A lower bound on the smallest eigenvalue; ``size``: of what the matrix came from."""
 
-def _clip(arb: Any, r: Any) -> Any:
-    """The part of a correlation's ball that lies in [-1, 1]."""
-    return r if abs(r) <= 1 else r.intersection(arb(0, 1))
+    def least(self, values: Vector) -> Number:
+        """A lower bound on the smallest entry."""
+
+    def down(self, value: Number) -> float:
+        """As a float64 number that is no larger."""
+
+    def above(self, values: Vector, sizes: Vector, terms: int = 0) -> float:
+        """An upper bound on the smallest of numbers that are not negative.
+
+        ``sizes`` are those of what they came from, ``terms`` the length of sums on the way.
+        """
+
+    def frames(self, rnn: ElmanRNN, x: Float[Any, "n t d"]) -> Iterator[tuple[Points, ...]]:
+        """Points of all layers: for the "last" readout step by step, else all steps at once."""

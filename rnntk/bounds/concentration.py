@@ -1,9 +1,8 @@
 """How far kernels of finite width are from their limit, and what follows for their eigenvalues."""
 
 import math
-import operator
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 from tqdm import tqdm
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.bounds.population_loss import resolved
 from rnntk.empirical.kernel import empirical_kernel
 from rnntk.infinite.kernel import infinite_kernel
@@ -31,10 +30,11 @@ class FiniteWidth:
             is -1/2.
         limit: lmin of the infinite-width NTK.
         measured: lmin(ntk_m) at the width asked for, shape (seeds,).
-        interval: what the networks at that width imply for lmin(ntk_m): within limit -+ the
-            largest deviation (Weyl), and within limit times the extreme eigenvalues of
-            ntk^(-1/2) ntk_m ntk^(-1/2) (Ostrowski). It contains all of ``measured``, and other
-            draws as far as the seeds represent them.
+        implied: what the theorems imply for each of ``measured`` from the same network's distance
+            to the limit, shape (seeds, 2): within limit -+ the deviation (Weyl), and within limit
+            times the extreme eigenvalues of ntk^(-1/2) ntk_m ntk^(-1/2) (Ostrowski). Computed in
+            float64, so that ``measured`` may lie outside by rounding, n eps ||ntk||, and by no
+            more. Other draws lie in the union as far as the seeds represent them.
         half_width: the width beyond which lmin(ntk_m) is at least half of ``limit``, by the law
             and the medians at the width asked for, the smaller of the two that the deviations
             give: an extrapolation, not a measurement.
@@ -46,16 +46,16 @@ class FiniteWidth:
     slopes: tuple[float, float]
     limit: float
     measured: Float[np.ndarray, " s"]
-    interval: tuple[float, float]
+    implied: Float[np.ndarray, "s 2"]
     half_width: float
 
 
 def finite_width(
     rnn: ElmanRNN,
-    x: Float[ArrayLike, "n t d"],
-    width: SupportsIndex,
-    *,
     key: PRNGKeyArray,
+    x: Float[ArrayLike, "n t d"],
+    *,
+    width: SupportsIndex,
     seeds: SupportsIndex = 8,
 ) -> FiniteWidth:
     r"""The smallest eigenvalue at width m, from measured deviations and the law of their decrease.
@@ -67,29 +67,28 @@ def finite_width(
 
     Args:
         rnn: the network.
+        key: draws the networks.
         x: tokens, sequences of one length.
         width: number of hidden units m, at least 4.
-        key: draws the networks.
         seeds: networks for each width, at least 2.
 
     Raises:
-        ValueError: for a width below 4, fewer than two seeds, bad tokens, or a kernel whose
-            smallest eigenvalue could be rounding.
-        TypeError: for tokens that are not floating point, numbers that are not whole, or a key that
-            is none.
+        ValueError: for a width below 4, fewer than two seeds, numbers that are not whole, bad
+            tokens, or a kernel whose smallest eigenvalue could be rounding.
+        TypeError: for tokens that are not floating point, or a key that is none.
 
     Example:
         >>> import jax, rnntk
         >>> x = jax.random.normal(jax.random.key(0), (5, 4, 3))
         >>> result = rnntk.bounds.finite_width(
-        ...     rnntk.ElmanRNN(), x, 64, key=jax.random.key(1), seeds=2)
-        >>> result.widths, bool((result.measured >= result.interval[0]).all())
+        ...     rnntk.ElmanRNN(), jax.random.key(1), x, width=64, seeds=2)
+        >>> result.widths, bool((result.measured > 0.999 * result.implied[:, 0]).all())
         ((16, 32, 64), True)
     """
-    width, count = _whole("width", width, 4), _whole("seeds", seeds, 2)
+    width, count = checks.check_size("width", width, 4), checks.check_size("seeds", seeds, 2)
     if not isinstance(key, jax.Array):
         raise TypeError(f"key must be a JAX key, such as jax.random.key(0), got {key!r}.")
-    tokens, _ = sequences.check_batch(x, None)
+    tokens, _ = checks.check_batch(x, None)
     kernel = np.asarray(infinite_kernel(rnn, tokens).ntk)
     side = math.isqrt(kernel.size)
     kernel = kernel.reshape(side, side)
@@ -114,28 +113,20 @@ def finite_width(
     shares = np.stack([deviations / limit, relative])  # what lmin may change by, over lmin
     typical = np.median(shares, axis=2)
     slopes = [float(np.polyfit(np.log(widths), np.log(row), 1)[0]) for row in typical]
-    share = float(shares[0, -1].max())
-    low, high = max(1 - share, quotients.min()), min(1 + share, quotients.max())
-    # what is measured lies within up to rounding
-    low, high = min(limit * low, measured.min()), max(limit * high, measured.max())
-    return FiniteWidth(
-        widths,
-        deviations,
-        relative,
-        (slopes[0], slopes[1]),
-        limit,
-        measured,
-        (float(low), float(high)),
-        width * float((2 * typical[:, -1].min()) ** 2),
+    weyl = limit + np.outer(deviations[-1], (-1, 1))
+    implied = np.column_stack(
+        [
+            np.maximum(weyl[:, 0], limit * quotients[:, 0]),
+            np.minimum(weyl[:, 1], limit * quotients[:, 1]),
+        ]
     )
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    """A number that is whole and not too small."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {value!r}.") from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}.")
-    return number
+    return FiniteWidth(
+        widths=widths,
+        deviations=deviations,
+        relative=relative,
+        slopes=(slopes[0], slopes[1]),
+        limit=limit,
+        measured=measured,
+        implied=implied,
+        half_width=width * float((2 * typical[:, -1].min()) ** 2),
+    )

@@ -139,7 +139,7 @@ def _quadratic_form(
 def resolved(K: Float[ArrayLike, "n n"], name: str) -> spectrum.MinEigenvalue:
     """The smallest eigenvalue of a kernel that has one beyond rounding."""
     smallest = spectrum.min_eigenvalue(K)
-    if not (smallest.resolved and smallest.lower > 0):
+    if not (smallest.resolved and smallest.value > 0):
         raise ValueError(
             f"{name} must have a smallest eigenvalue beyond rounding, got {smallest.value:.3g} in "
             f"[{smallest.lower:.3g}, {smallest.upper:.3g}]: drop duplicate samples, compute the "

@@ -1,13 +1,17 @@
 """Labelled sequences: digits, random tokens, files; and their division into training and test."""
 
-from rnntk.datasets.dataset import (
-    Dataset,
-    digits,
-    fixed_first_token,
-    load,
-    log2_norm,
-    split,
-    unit_tokens,
-)
+from rnntk.datasets.dataset import Dataset, log2_norm
+from rnntk.datasets.files import load
+from rnntk.datasets.samples import digits, fixed_first_token, unit_tokens
+from rnntk.datasets.splitting import MIN_TRAIN, split
 
-__all__ = ["Dataset", "digits", "fixed_first_token", "load", "log2_norm", "split", "unit_tokens"]
+__all__ = [
+    "MIN_TRAIN",
+    "Dataset",
+    "digits",
+    "fixed_first_token",
+    "load",
+    "log2_norm",
+    "split",
+    "unit_tokens",
+]

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from rnntk.network.elman import PRECISION, ElmanRNN, Params, networks
-from rnntk.network.forward import Trace, forward, multipliers, scaled
-
-ALIGNED = 16  # columns: on a CPU, products of so many times a whole number are a seventh faster
+from rnntk.network import backward
+from rnntk.network.elman import ElmanRNN, Params
+from rnntk.network.forward import Trace, forward, scaled
+from rnntk.network.multipliers import Multipliers
+from rnntk.network.parameters import networks
+from rnntk.tiling import tuning
 
 
 class Batch(NamedTuple):
@@ -25,6 +27,19 @@ class Batch(NamedTuple):
     x: Float[Array, "n t d"]
     lengths: Int[Array, " n"] | None
     keys: Array | None  # of independent initial states, (n,)
+
+
+class Network(NamedTuple):
+    """A network of finite width, with the scalars that stand before its parameters."""
+
+    rnn: ElmanRNN
+    params: Params
+    scales: Multipliers
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs."""
+        return int(networks(self.rnn, self.params)[0]["V"].shape[0])
 
 
 class Factors(NamedTuple):
@@ -56,8 +71,7 @@ class Gradients(NamedTuple):
 
 @partial(jax.jit, static_argnames=("average", "size"))
 def gradients(
-    rnn: ElmanRNN,
-    params: Params,
+    network: Network,
     batch: Batch,
     average: bool,
     start: Int[ArrayLike, ""] = 0,
@@ -66,8 +80,7 @@ def gradients(
     """One forward pass, and one backward pass over time for all sequences.
 
     Args:
-        rnn: the architecture.
-        params: its parameters.
+        network: the network.
         batch: the sequences.
         average: contract the outputs, to average the kernel over them.
         start: the first sequence of which gradients are wanted.
@@ -76,99 +89,25 @@ def gradients(
     if size is not None:
         batch = jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, size), batch)
     x, lengths, keys = batch
-    result = forward(rnn, params, x, lengths, keys)
+    rnn, params, scales = network
+    result = forward(rnn, params, x, lengths, keys, scales)
     found: list[Factors] = []
     features = []
-    for direction, network in enumerate(networks(rnn, params)):
+    for direction, one in enumerate(networks(rnn, params)):
         traces = result.traces[direction]
-        scales = [multipliers(rnn, network, index, x.dtype) for index in range(rnn.depth)]
-        features.append(scales[0]["V"] * result.features[direction].swapaxes(0, 1))
+        features.append(scales.V * result.features[direction].swapaxes(0, 1))
         if set(rnn.trainable) == {"V"}:
             continue
-        signals = _backpropagate(rnn, network, traces, lengths, direction)
-        averaged = len(network["V"]) if average else 1
-        found += map(partial(_factors, rnn, averaged), signals, traces, scales)
+        matrices = [scaled(rnn, one, index, scales, x.dtype) for index in range(rnn.depth)]
+        v, (t, n, _) = matrices[-1]["V"], traces[0].preactivations.shape
+        given, last = backward.seeds(rnn, v, lengths, (t, n), direction)
+        reached = backward.signals(rnn, matrices, traces, given, last)
+        averaged = len(v) if average else 1
+        found += [
+            _factors(rnn, averaged, signals, trace, scales.layer(index))
+            for index, (signals, trace) in enumerate(zip(reached, traces, strict=True))
+        ]
     return Gradients(tuple(found), tuple(features))
-
-
-def _backpropagate(
-    rnn: ElmanRNN,
-    network: Params,
-    traces: list[Trace],
-    lengths: Int[Array, " n"] | None,
-    direction: int,
-) -> list[Float[Array, "t n coordinates m"]]:
-    """Signals at the pre-activations of each layer, from all coordinates of the output."""
-    t, n, m = traces[0].preactivations.shape
-    matrices = [scaled(rnn, network, index, traces[0].tokens.dtype) for index in range(rnn.depth)]
-    v = matrices[-1]["V"]
-    given, last = None, jnp.broadcast_to(v, (n, *v.shape))
-    if rnn.readout != "last" or lengths is not None:
-        share = _shares(rnn, lengths, n, t, direction, v.dtype)
-        given = (share[..., None, None] * v[None, None, None]).reshape(t, n, -1, m)
-        last = jnp.zeros_like(given[0])
-    signals: list[Array] = []
-    for index in reversed(range(rnn.depth)):
-        if signals:
-            given = jnp.matmul(signals[0], matrices[index + 1]["U"], precision=PRECISION)
-            last = jnp.zeros_like(last)
-        found = _through(rnn, matrices[index]["W"], traces[index].preactivations, given, last)
-        signals.insert(0, found)
-    return signals
-
-
-def _through(
-    rnn: ElmanRNN,
-    w: Float[Array, "m m"],
-    preactivations: Float[Array, "t n m"],
-    given: Float[Array, "t n coordinates m"] | None,
-    last: Float[Array, "n coordinates m"],
-) -> Float[Array, "t n coordinates m"]:
-    """Backwards through the steps of a layer.
-
-    Args:
-        rnn: the architecture.
-        w: what multiplies the states.
-        preactivations: of the layer.
-        given: gradients with respect to each state, but through later steps; None if zero.
-        last: added to that of the last state.
-    """
-
-    def signal(at: Any, gradient: Array) -> Array:
-        preactivation, given = at
-        gradient = gradient if given is None else gradient + given
-        pull = jax.vjp(rnn.phi.fn, preactivation)[1]
-        return jax.vmap(lambda one: pull(one)[0], 1, 1)(gradient)
-
-    def step(gradient: Array, at: Any) -> tuple[Array, Array]:
-        found = signal(at, gradient)
-        return jnp.matmul(found, w, precision=PRECISION), found
-
-    steps = (preactivations, given)
-    rest = jax.tree.map(lambda v: v[1:], steps)
-    gradient, later = jax.lax.scan(step, last, rest, reverse=True)
-    first = signal(jax.tree.map(lambda v: v[0], steps), gradient)  # and no further
-    return jnp.concatenate([first[None], later])
-
-
-def _shares(
-    rnn: ElmanRNN,
-    lengths: Int[Array, " n"] | None,
-    n: int,
-    t: int,
-    direction: int,
-    dtype: jnp.dtype,
-) -> Float[Array, "t n s"]:
-    """Shares of the states, in the order in which they are read, in what V reads at its s steps."""
-    count = jnp.full(n, t) if lengths is None else lengths
-    count, steps = count[None, :, None], jnp.arange(t)[:, None, None]
-    if rnn.readout == "last":
-        return (steps == count - 1).astype(dtype)
-    inside = steps < count
-    if rnn.readout == "mean":
-        return jnp.where(inside, 1 / count.astype(dtype), 0)
-    at = count - 1 - steps if direction else steps
-    return (inside & (at == jnp.arange(t)[None, None])).astype(dtype)
 
 
 def _factors(
@@ -176,7 +115,7 @@ def _factors(
     averaged: int,
     signals: Float[Array, "t n coordinates m"],
     trace: Trace,
-    scales: dict[str, Array],
+    scales: dict[str, Any],
 ) -> Factors:
     """Signals and reads of a layer, sequences first; so many outputs are contracted."""
     t, n, m = trace.preactivations.shape
@@ -197,4 +136,4 @@ def _factors(
 
 def aligned(k: int) -> int:
     """Columns of ``Factors.reads`` that have k numbers to hold."""
-    return -(-k // ALIGNED) * ALIGNED
+    return -(-k // tuning.ALIGNED) * tuning.ALIGNED

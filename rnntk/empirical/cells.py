@@ -14,14 +14,14 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from rnntk import checks, sequences
+from rnntk import checks
 from rnntk.empirical.backprop import Factors
-from rnntk.empirical.contraction import gram, jacobian
+from rnntk.empirical.contraction import contract_gram, contract_jacobian
+from rnntk.empirical.planning import METHODS
 from rnntk.network.elman import PRECISION
+from rnntk.tiling import tuning
 
 Cell = Callable[[dict[str, Any], Any, Any], tuple[Any, Any]]
-METHODS = ("gram", "jacobian")
-TILE = 16
 
 
 class MisuseError(Exception):
@@ -62,17 +62,17 @@ class Weight:
     __radd__ = __add__
 
     def __mul__(self, factor: ArrayLike) -> "Weight":
-        """A multiple: it reads a multiple."""
+        """The weight times a number: what it reads is multiplied instead."""
         return self._scaled(self._scale * self._scalar(factor))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: ArrayLike) -> "Weight":
-        """A multiple likewise."""
+        """The weight divided by a number."""
         return self._scaled(self._scale / self._scalar(divisor))
 
     def __neg__(self) -> "Weight":
-        """A multiple likewise."""
+        """The weight times -1."""
         return self._scaled(-self._scale)
 
     def _scaled(self, scale: Any) -> "Weight":
@@ -113,14 +113,14 @@ class Weight:
         self._refuse()
 
 
-def cell_kernel(
+def cell_ntk(
     cell: Cell,
     params: dict[str, Float[ArrayLike, "..."]],
     state: Any,
     x1: Float[ArrayLike, "n1 t1 d"],
     x2: Float[ArrayLike, "n2 t2 d"] | None = None,
     *,
-    method: str = "gram",
+    method: str = "auto",
 ) -> Float[Array, "n1 n2"]:
     """Empirical NTK of the last output of a recurrent cell, averaged over its outputs.
 
@@ -137,8 +137,8 @@ def cell_kernel(
             to the dtype of the tokens.
         x1: tokens of the first batch; their dtype is the kernel's.
         x2: tokens of the second batch; omitted, the kernel is that of ``x1`` with itself.
-        method: ``"gram"`` for short sequences, ``"jacobian"`` for long ones: see
-            :func:`rnntk.empirical_kernel`.
+        method: ``"gram"``, for short sequences, ``"jacobian"``, for long ones, or ``"auto"``, the
+            one that takes fewer operations: see :func:`rnntk.empirical_kernel`.
 
     Returns:
         The mean over outputs k of <grad f_k(x_i), grad f_k(x_j)>.
@@ -159,27 +159,35 @@ def cell_kernel(
         >>> keys = dict(zip(shapes, jax.random.split(jax.random.key(0), 4)))
         >>> params = {name: 0.3 * jax.random.normal(keys[name], shapes[name]) for name in shapes}
         >>> x = jax.random.normal(jax.random.key(1), (5, 4, 3))
-        >>> rnntk.cell_kernel(cell, params, jnp.zeros(8), x).shape
+        >>> rnntk.cell_ntk(cell, params, jnp.zeros(8), x).shape
         (5, 5)
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-    x1, _ = sequences.check_batch(x1, None, "1")
-    x2, _ = sequences.check_second(x1, x2, None)
+    x1, _ = checks.check_batch(x1, None, "1")
+    x2, _ = checks.check_second(x1, x2, None)
     arrays = _arrays(params, x1.dtype)
     state = jax.tree.map(partial(_initial, dtype=x1.dtype), state)
     one = _factors(cell, arrays, state, x1)
     two = one if x2 is None else _factors(cell, arrays, state, x2)
-    if method == "gram":
-        total = gram((one,), (two,), tile=min(TILE, len(x1)), mirror=x2 is None)
+    if method == "gram" or (method == "auto" and _gram_is_cheaper(one, two)):
+        total = contract_gram((one,), (two,), tile=tuning.CELL_TILE, mirror=x2 is None)
     else:
-        total = jacobian((one,), (two,), units=TILE, mirror=x2 is None)
-    if sequences.is_concrete(total) and not bool(jnp.isfinite(total).all()):
-        raise FloatingPointError(
-            f"The kernel of the cell overflows {x1.dtype}: states or gradients grow from step to "
-            "step. Reduce the weights or the tokens, or use shorter sequences."
-        )
+        total = contract_jacobian((one,), (two,), units=tuning.CELL_TILE, mirror=x2 is None)
+    if checks.is_concrete(total) and not bool(jnp.isfinite(total).all()):
+        raise FloatingPointError(checks.overflow("The kernel of the cell", x1.dtype))
     return total[:, 0, :, 0]
+
+
+def _gram_is_cheaper(one: tuple[Factors, ...], two: tuple[Factors, ...]) -> bool:
+    """By the operations that docs/theory/empirical.md counts, without the mirror's half of both."""
+    (n1, t1, *_), (n2, t2, *_) = one[0].signals.shape, two[0].signals.shape
+    gram = jacobian = 0.0
+    for factors in one:
+        c, k = factors.signals.shape[-1], factors.reads.shape[-1]
+        gram += n1 * n2 * t1 * t2 * (c + k + tuning.ENTRY)
+        jacobian += (tuning.FORM * (n1 * t1 + n2 * t2) + tuning.MULTIPLY * n1 * n2) * c * k
+    return gram <= jacobian
 
 
 def _arrays(params: Any, dtype: jnp.dtype) -> dict[str, Array]:

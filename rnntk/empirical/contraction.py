@@ -2,10 +2,10 @@
 
 Two exact ways to contract sum_{s,s'} <delta_s, delta'_s'> <a_s, a'_s'> over two batches:
 
-- :func:`gram`: the two thin Gram matrices, multiplied entrywise and summed over the steps,
+- :func:`contract_gram`: the two thin Gram matrices, multiplied entrywise and summed over the steps,
   2 n1 n2 t1 t2 (c + k) operations;
-- :func:`jacobian`: the gradients sum_s delta_s a_s^T themselves, a few rows of all sequences at a
-  time, 2 (n1 t1 + n2 t2) c k operations to form and 2 n1 n2 c k to multiply them.
+- :func:`contract_jacobian`: the gradients sum_s delta_s a_s^T themselves, a few rows of all
+  sequences at a time, 2 (n1 t1 + n2 t2) c k operations to form and 2 n1 n2 c k to multiply them.
 
 Neither needs memory for n c k numbers. docs/theory/empirical.md compares the two.
 """
@@ -23,55 +23,61 @@ from jaxtyping import Array, Float, Int
 from rnntk.empirical.backprop import Factors
 from rnntk.kernel import symmetric
 from rnntk.network.elman import PRECISION
+from rnntk.tiling import tuning
 from rnntk.tiling.threads import cores, in_threads
+from rnntk.tiling.tiles import Cut, Grid, equal_cuts, even_cuts
 
 Layers = tuple[Factors, ...]
-HALVED = 256  # rows from which on the upper half of a product takes less time than all of it
-UNROLLED = 64  # products of tiles; in a loop each tile would be cut out again and again
 
 
 @partial(jax.jit, static_argnames=("tile", "mirror"))
-def gram(
+def contract_gram(
     parts1: tuple[Layers, ...], parts2: tuple[Layers, ...], tile: int, mirror: bool
 ) -> Float[Array, "n1 r1 n2 r2"]:
-    """The sum over layers, ``tile`` sequences a side at a time, of batches in parts.
-
-    Where it is a loop, the last tile reaches back over the one before it, to have one shape.
-    """
+    """The sum over layers, ``tile`` sequences a side at a time, of batches in parts."""
     one, two = join(parts1), join(parts2)  # XLA cuts the tiles from the parts themselves
-    (n1, _, r1, _), (n2, _, r2, _) = (layers[0].signals.shape for layers in (one, two))
-    dtype = one[0].signals.dtype
-    tile1, tile2 = min(tile, n1), min(tile, n2)
-    rows, columns = range(0, n1, tile1), range(0, n2, tile2)
+    n1, n2 = (len(layers[0].signals) for layers in (one, two))
+    rows, columns = (even_cuts(n, tile, tuning.LANES) for n in (n1, n2))
+    if len(rows) * len(columns) <= tuning.UNROLLED:
+        kernel = _unrolled(one, two, Grid(rows, columns, mirror))
+    else:
+        kernel = _looped(one, two, Grid(equal_cuts(n1, tile), equal_cuts(n2, tile), mirror))
+    return symmetric(kernel) if mirror else kernel
 
-    def part(side1: list[Factors], side2: list[Factors]) -> Float[Array, "m1 r1 m2 r2"]:
-        return sum(map(_product, side1[1:], side2[1:]), _product(side1[0], side2[0]))
+
+def _unrolled(one: Layers, two: Layers, grid: Grid) -> Float[Array, "n1 r1 n2 r2"]:
+    """All products one after another; each side is cut out once."""
+    sides1 = {cut: _cut(one, *cut) for cut in grid.rows}
+    sides2 = sides1 if grid.mirror else {cut: _cut(two, *cut) for cut in grid.columns}
+    found = {(t.rows, t.columns): _sum(sides1[t.rows], sides2[t.columns]) for t in grid}
+    r1, r2 = (layers[0].signals.shape[2] for layers in (one, two))
+
+    def empty(row: Cut, column: Cut) -> Array:
+        return jnp.zeros((row.size, r1, column.size, r2), one[0].signals.dtype)
+
+    return jnp.concatenate(
+        [
+            jnp.concatenate(
+                [found.get((row, column), empty(row, column)) for column in grid.columns], axis=2
+            )
+            for row in grid.rows
+        ]
+    )
+
+
+def _looped(one: Layers, two: Layers, grid: Grid) -> Float[Array, "n1 r1 n2 r2"]:
+    """A loop over tiles of one shape, of which the last reach back over those before."""
+    (n1, _, r1, _), (n2, _, r2, _) = (layers[0].signals.shape for layers in (one, two))
+    size1, size2 = grid.rows[0].size, grid.columns[0].size
 
     def step(kernel: Array, corner: Int[Array, " 2"]) -> tuple[Array, None]:
         i, j = corner[0], corner[1]
-        found = part(_cut(one, i, tile1), _cut(two, j, tile2))
+        found = _sum(_cut(one, i, size1), _cut(two, j, size2))
         return jax.lax.dynamic_update_slice(kernel, found, (i, 0, j, 0)), None
 
-    if len(rows) * len(columns) <= UNROLLED:
-        sides1 = [_cut(one, i, min(tile1, n1 - i)) for i in rows]
-        sides2 = sides1 if mirror else [_cut(two, j, min(tile2, n2 - j)) for j in columns]
-        blocks = [
-            [
-                jnp.zeros((min(tile1, n1 - i), r1, min(tile2, n2 - j), r2), dtype)
-                if mirror and j < i
-                else part(side1, side2)
-                for j, side2 in zip(columns, sides2, strict=True)
-            ]
-            for i, side1 in zip(rows, sides1, strict=True)
-        ]
-        kernel = jnp.concatenate([jnp.concatenate(row, axis=2) for row in blocks])
-    else:
-        corners = [
-            (i, j) for i in starts(n1, tile1) for j in starts(n2, tile2) if not mirror or i <= j
-        ]
-        empty = jnp.zeros((n1, r1, n2, r2), dtype)
-        kernel = jax.lax.scan(step, empty, jnp.asarray(corners))[0]
-    return symmetric(kernel) if mirror else kernel
+    corners = jnp.asarray([(tile.rows.start, tile.columns.start) for tile in grid])
+    empty = jnp.zeros((n1, r1, n2, r2), one[0].signals.dtype)
+    return jax.lax.scan(step, empty, corners)[0]
 
 
 def join(parts: tuple[Any, ...]) -> Any:
@@ -79,16 +85,13 @@ def join(parts: tuple[Any, ...]) -> Any:
     return jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
 
 
-def starts(n: int, size: int) -> list[int]:
-    """Starts of parts of equal size that cover n; the last may reach back."""
-    return [min(start, n - size) for start in range(0, n, size)]
+def _cut(layers: Layers, start: Any, size: int) -> Layers:
+    return jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, size), layers)
 
 
-def _cut(layers: Layers, start: Any, size: int) -> list[Factors]:
-    return [
-        jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, size), factors)
-        for factors in layers
-    ]
+def _sum(one: Layers, two: Layers) -> Float[Array, "n1 r1 n2 r2"]:
+    """The contraction of two batches, by Gram matrices, summed over layers."""
+    return reduce(jnp.add, map(_product, one, two))
 
 
 def _product(one: Factors, two: Factors) -> Float[Array, "n1 r1 n2 r2"]:
@@ -99,7 +102,7 @@ def _product(one: Factors, two: Factors) -> Float[Array, "n1 r1 n2 r2"]:
     return (signals * reads[:, :, None, :, :, None]).sum(axis=(1, 4))
 
 
-def jacobian(
+def contract_jacobian(
     one: tuple[Layers, ...], two: tuple[Layers, ...], units: int, mirror: bool
 ) -> Float[Array, "n1 r1 n2 r2"]:
     """The sum over layers, ``units`` rows of the gradients at a time, of batches in parts.
@@ -158,7 +161,7 @@ def _rows(
     def step(total: Array, first: Array) -> tuple[Array, None]:
         rows1 = jnp.concatenate([form(part, first) for part in one])
         rows2 = rows1 if mirror else jnp.concatenate([form(part, first) for part in two])
-        if mirror and len(rows1) >= HALVED:
+        if mirror and len(rows1) >= tuning.HALVED:
             half = len(rows1) // 2
             upper = jnp.matmul(rows1[:half], rows2.T, precision=PRECISION)
             lower = jnp.matmul(rows1[half:], rows2[half:].T, precision=PRECISION)

@@ -1,7 +1,6 @@
 """The empirical NTK as a linear operator: products with vectors, without the matrix."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rnntk import sequences
-from rnntk.empirical.backprop import Batch
-from rnntk.network.elman import ElmanRNN, Params, check_params, networks, sequence_keys
+from rnntk import checks
+from rnntk.empirical.backprop import Batch, Network
+from rnntk.network.elman import ElmanRNN, Params
 from rnntk.network.forward import forward
+from rnntk.network.multipliers import multipliers
+from rnntk.network.parameters import check_params, hold_untrained, sequence_keys
 
 
 @jax.tree_util.register_dataclass
@@ -26,21 +27,18 @@ class EmpiricalOperator:
     solvers such as ``jax.scipy.sparse.linalg.cg`` accept it.
 
     Attributes:
-        rnn: the network's architecture.
-        params: its parameters.
+        network: the network.
         batch: the sequences.
     """
 
-    rnn: ElmanRNN
-    params: Params
+    network: Network
     batch: Batch
 
     @property
     def shape(self) -> tuple[int, int]:
         """(N, N)."""
         n, t, _ = self.batch.x.shape
-        steps = t if self.rnn.readout == "sequence" else 1
-        size = n * steps * networks(self.rnn, self.params)[0]["V"].shape[0]
+        size = n * self.network.rnn.r.outputs(t) * self.network.outputs
         return size, size
 
     @property
@@ -72,28 +70,17 @@ class EmpiricalOperator:
         columns = _product if vector.ndim == 1 else jax.vmap(_product, (None, 1), 1)
         return columns(self, vector)
 
-    def _trained(self) -> tuple[list[Array], list[bool]]:
-        """The parameters in the dtype of the tokens, with what is trained of them."""
-        leaves = jax.tree_util.tree_leaves_with_path(self.params)
-        trained = [getattr(path[-1], "key", None) in self.rnn.trainable for path, _ in leaves]
-        values = [jnp.asarray(leaf).astype(self.dtype) for _, leaf in leaves]
-        return [v for v, t in zip(values, trained, strict=True) if t], trained
-
-    def _outputs(self, trained: list[Array]) -> Float[Array, " size"]:
-        values = iter(trained)
-        leaves, tree = jax.tree.flatten(self.params)
-        flags = self._trained()[1]
-        merged = [next(values) if t else v for v, t in zip(leaves, flags, strict=True)]
-        params: Any = jax.tree.unflatten(tree, merged)
-        x, lengths, keys = self.batch
-        return forward(self.rnn, params, x, lengths, keys).output.reshape(-1)
+    def _outputs(self, params: Params) -> Float[Array, " size"]:
+        rnn, _, scales = self.network
+        held = hold_untrained(rnn, params)
+        return forward(rnn, held, *self.batch, scales).output.reshape(-1)
 
 
 @jax.jit
 def _product(operator: EmpiricalOperator, vector: Float[Array, " size"]) -> Float[Array, " size"]:
-    trained = operator._trained()[0]
-    (gradient,) = jax.vjp(operator._outputs, trained)[1](vector)
-    return jax.jvp(operator._outputs, (trained,), (gradient,))[1]
+    params = jax.tree.map(lambda v: v.astype(operator.dtype), operator.network.params)
+    (gradient,) = jax.vjp(operator._outputs, params)[1](vector)
+    return jax.jvp(operator._outputs, (params,), (gradient,))[1]
 
 
 def empirical_operator(
@@ -129,6 +116,7 @@ def empirical_operator(
         >>> ntk.shape, solution.shape
         ((5, 5), (5,))
     """
-    x, lengths = sequences.check_batch(x, lengths)
-    check_params(rnn, params, x.shape[-1])
-    return EmpiricalOperator(rnn, params, Batch(x, lengths, sequence_keys(rnn, key, len(x))))
+    x, lengths = checks.check_batch(x, lengths)
+    width = check_params(rnn, params, x.shape[-1])
+    network = Network(rnn, params, multipliers(rnn, width, x.shape[-1], x.dtype))
+    return EmpiricalOperator(network, Batch(x, lengths, sequence_keys(rnn, key, len(x))))

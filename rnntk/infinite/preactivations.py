@@ -8,20 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from rnntk.infinite.kernel import (
-    AllPairs,
-    Both,
-    Where,
-    advance,
-    begin,
-    diagonals,
-    moments,
-    product,
-    restart,
-)
-from rnntk.infinite.marginals import prepare, squared_scales
+from rnntk.infinite.angles import outer
+from rnntk.infinite.cells import diagonals
+from rnntk.infinite.marginals import prepare
+from rnntk.infinite.recursion import Behind, Cell, Pairing, advance, begin, moments, restart
 from rnntk.kernel import symmetric
 from rnntk.network.elman import ElmanRNN
+from rnntk.network.multipliers import Squares, squares
 
 
 class Preactivation(NamedTuple):
@@ -44,23 +37,30 @@ class Preactivation(NamedTuple):
 
 def preactivations(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> Iterator[tuple[Preactivation, ...]]:
     """All layers step by step, each sequence at the same step: what the "last" readout needs."""
-    both = _with_itself(rnn, x)
-    pairs = begin(both, (0, 0))
+    pairing = _with_itself(rnn, squares(rnn, x.shape[-1], x.dtype), x)
+    behind = begin(pairing, (0, 0))
     for s in range(x.shape[1]):
-        pairs, layers = _observed(both, pairs, jnp.asarray(s))
+        behind, layers = _observed(pairing, behind, jnp.asarray(s))
         yield layers
 
 
-@jax.jit
 def preactivation_grid(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> tuple[Preactivation, ...]:
     """All layers at all steps of all sequences together; point s n + i is step s of sequence i."""
-    both, (n, t, _) = _with_itself(rnn, x), x.shape
+    return _grid(_with_itself(rnn, squares(rnn, x.shape[-1], x.dtype), x))
+
+
+@jax.jit
+def _grid(pairing: Pairing) -> tuple[Preactivation, ...]:
+    t, n = pairing.one.steps, pairing.one.size
     cells = diagonals(t, t)
 
-    def visit(pairs: AllPairs, cell: Array) -> tuple[AllPairs, tuple[Preactivation, ...]]:
-        return _observe(both, (cell[0], cell[1]), restart(both, (cell[0], cell[1]), pairs))
+    def visit(
+        behind: tuple[Behind, ...], cell: Array
+    ) -> tuple[tuple[Behind, ...], tuple[Preactivation, ...]]:
+        where = cell[0], cell[1]
+        return _observe(pairing, where, restart(pairing, where, behind))
 
-    layers = jax.lax.scan(visit, begin(both, (0, 0)), jnp.asarray(cells))[1]
+    layers = jax.lax.scan(visit, begin(pairing, (0, 0)), jnp.asarray(cells))[1]
     order = np.argsort(cells[:, 0] * t + cells[:, 1])
 
     def arrange(v: Array) -> Array:
@@ -68,46 +68,43 @@ def preactivation_grid(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> tuple[Preacti
         return symmetric(square)
 
     return tuple(
-        Preactivation(side.std.reshape(-1), *(arrange(v) for v in layer[1:]))
-        for side, layer in zip(both.one.layers, layers, strict=True)
+        Preactivation(side.root_L.reshape(-1), *(arrange(v) for v in layer[1:]))
+        for side, layer in zip(pairing.one.layers, layers, strict=True)
     )
 
 
 @jax.jit
-def _with_itself(rnn: ElmanRNN, x: Float[Array, "n t d"]) -> Both:
-    side = prepare(rnn, x, None)
-    return Both(rnn, squared_scales(rnn, x.dtype), side, side, jnp.eye(len(x), dtype=bool))
+def _with_itself(rnn: ElmanRNN, scales: Squares, x: Float[Array, "n t d"]) -> Pairing:
+    side = prepare(rnn, scales, x, None)
+    return Pairing(rnn, scales, side, side, jnp.eye(len(x), dtype=bool))
 
 
 @jax.jit
 def _observed(
-    both: Both, pairs: AllPairs, s: Int[Array, ""]
-) -> tuple[AllPairs, tuple[Preactivation, ...]]:
-    pairs, layers = _observe(both, (s, s), pairs)
-    return pairs, tuple(
+    pairing: Pairing, behind: tuple[Behind, ...], s: Int[Array, ""]
+) -> tuple[tuple[Behind, ...], tuple[Preactivation, ...]]:
+    behind, layers = _observe(pairing, (s, s), behind)
+    return behind, tuple(
         Preactivation(layer.std, *(symmetric(v) for v in layer[1:])) for layer in layers
     )
 
 
 def _observe(
-    both: Both, where: Where, pairs: AllPairs
-) -> tuple[AllPairs, tuple[Preactivation, ...]]:
+    pairing: Pairing, cell: Cell, before: tuple[Behind, ...]
+) -> tuple[tuple[Behind, ...], tuple[Preactivation, ...]]:
     """One step of the recursion, with what it saw on the way."""
-    inside, behind = advance(both, where, pairs)
+    inside, behind = advance(pairing, cell, before)
     layers = []
-    for side1, side2, into, out in zip(
-        both.one.layers, both.two.layers, inside, behind, strict=True
-    ):
-        one = jax.tree.map(lambda v: v[where[0]], side1)
-        two = jax.tree.map(lambda v: v[where[1]], side2)
-        slope = moments(both.rnn, one, two, into.state)[1]
+    for number, (within, after) in enumerate(zip(inside, behind, strict=True)):
+        one, two = pairing.one.at(number, cell[0]), pairing.two.at(number, cell[1])
+        ang_Kd = moments(pairing.rnn, one, two, within.ang_L)[1]
         layers.append(
             Preactivation(
-                one.std,
-                into.state,
-                product(one.tangent, two.tangent) - into.tangent / 2,
-                product(one.after, two.after) - out.state / 2,
-                product(one.slope, two.slope) - slope / 2,
+                std=one.root_L,
+                angle=within.ang_L,
+                tangent=outer(one.root_T, two.root_T) - within.ang_T / 2,
+                covariance=outer(one.root_K, two.root_K) - after.ang_K / 2,
+                slope=outer(one.root_Kd, two.root_Kd) - ang_Kd / 2,
             )
         )
     return behind, tuple(layers)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import ElmanRNN, Params
+from rnntk.network.parameters import hold_untrained
 
 KINDS = ("nngp", "ntk")
 Get = str | Sequence[str] | None
@@ -44,8 +45,7 @@ def stax(rnn: ElmanRNN, width: int, output_dim: int) -> Triple:
                 f"be -1, got {tuple(input_shape)}."
             )
         n, t, d = input_shape
-        shape = (n, t, output_dim) if rnn.readout == "sequence" else (n, output_dim)
-        return shape, parameters(key, d)
+        return rnn.r.output_shape(n, t, output_dim), parameters(key, d)
 
     def apply_fn(
         params: Params,
@@ -55,7 +55,7 @@ def stax(rnn: ElmanRNN, width: int, output_dim: int) -> Triple:
         rng: PRNGKeyArray | None = None,
     ) -> Float[Array, "n o"] | Float[Array, "n t o"]:
         # neural-tangents hands a key to every network; this one has no use for it.
-        return rnn.apply(_hold_untrained(rnn, params), x, lengths)
+        return rnn.apply(hold_untrained(rnn, params), x, lengths)
 
     def kernel_fn(
         x1: Float[ArrayLike, "n1 t1 d"],
@@ -73,15 +73,6 @@ def stax(rnn: ElmanRNN, width: int, output_dim: int) -> Triple:
         return results[0] if isinstance(get, str) else _tuple_type(kinds)(*results)
 
     return init_fn, apply_fn, kernel_fn
-
-
-def _hold_untrained(rnn: ElmanRNN, params: Params) -> Params:
-    """No gradient reaches the groups that are not trained, nor a shared initial state."""
-
-    def hold(path: tuple[Any, ...], leaf: Array) -> Array:
-        return leaf if path[-1].key in rnn.trainable else jax.lax.stop_gradient(leaf)
-
-    return jax.tree_util.tree_map_with_path(hold, params)
 
 
 def _kinds(get: Get) -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from rnntk.kernel import Kernel
 
 _TILE = 512
+ENTRY_ROUNDINGS = 16
+"""Roundings of one sign that :func:`resolution` allows each entry of a kernel."""
 
 
 def check_symmetric(matrix: ArrayLike, name: str = "K") -> Float[np.ndarray, "n n"]:
@@ -137,11 +140,52 @@ def unit_roundoff(dtype: np.typing.DTypeLike) -> float:
     return float(np.finfo(np.dtype(dtype)).eps) / 2
 
 
-def resolution(n: int, largest: float, dtype: np.typing.DTypeLike) -> float:
-    """How large an eigenvalue 0 may come out: n eps times the largest one, eps of ``dtype``.
+def resolution(
+    n: int,
+    size: float,
+    dtype: np.typing.DTypeLike,
+    arithmetic: np.typing.DTypeLike = np.float64,
+) -> float:
+    """Eigenvalues up to this magnitude are singular to rounding: docs/theory/spectrum.md.
+
+    It is the sum of what a few roundings of each entry in the matrix's own dtype may have made, and
+    of what a factorization and the search for an eigenvalue lose in the dtype of the arithmetic.
+
+    Args:
+        n: rows of the matrix.
+        size: of the matrix, by :func:`size_of` or :func:`size_of_spectrum`.
+        dtype: of the matrix.
+        arithmetic: dtype that its factorization or its products are computed in.
 
     Example:
-        >>> resolution(2, 1.0, np.float64) == 2 * 2.0**-52
+        >>> resolution(3, 1.0, np.float64) == (16 + 8) * 2.0**-53
         True
     """
-    return n * 2 * unit_roundoff(dtype) * largest
+    entries = ENTRY_ROUNDINGS * max(unit_roundoff(dtype), 2.0**-53)
+    return (entries + 2 * (n + 1) * unit_roundoff(arithmetic)) * size
+
+
+def size_of(A: Float[np.ndarray, "n n"]) -> float:
+    """The trace, or the Frobenius norm where that is larger, as it is for no kernel.
+
+    Example:
+        >>> size_of(np.ones((3, 3)))
+        3.0
+    """
+    largest = max(float(A.max()), -float(A.min()))
+    if largest == 0:
+        return 0.0
+    trace = largest * float(np.sum(np.diagonal(A) / largest))  # sums of entries may overflow
+    return max(trace, float(scipy.linalg.norm(A.ravel("K"), check_finite=False)))
+
+
+def size_of_spectrum(values: Float[np.ndarray, " n"]) -> float:
+    """:func:`size_of` of a matrix with these eigenvalues.
+
+    Example:
+        >>> size_of_spectrum(np.array([0.0, 3.0]))
+        3.0
+    """
+    largest = max(float(np.abs(values).max()), np.finfo(np.float64).tiny)
+    relative = values / largest
+    return largest * max(float(relative.sum()), float(np.linalg.norm(relative)))

@@ -3,27 +3,22 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-from jax.tree_util import keystr, tree_leaves_with_path
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rnntk import checks, sequences
+from rnntk import checks
 from rnntk.activations.activation import Activation
 from rnntk.activations.registry import resolve
+from rnntk.network.readouts import READOUTS, Readout
 
-READOUTS = ("last", "mean", "sequence")
 INPUT_SCALINGS = ("none", "fan_in")
 INITIAL_STATES = ("zero", "shared", "independent")
 GROUPS = ("W", "U", "b", "V")
 STDS = ("w_std", "u_std", "b_std", "v_std")
 PRECISION = jax.lax.Precision.HIGHEST
-# Folded into a key, so that initial states, and those of x2, share no draw with init.
-STATES, SECOND = 2**31 - 2, 2**31 - 3
 
 Params = dict[str, Any]
 
@@ -94,8 +89,10 @@ class ElmanRNN:
             ("input_scaling", INPUT_SCALINGS),
             ("initial_state", INITIAL_STATES),
         ):
-            if getattr(self, name) not in valid:
-                raise ValueError(f"{name} must be one of {valid}, got {getattr(self, name)!r}.")
+            if getattr(self, name) not in tuple(valid):
+                raise ValueError(
+                    f"{name} must be one of {tuple(valid)}, got {getattr(self, name)!r}."
+                )
         for name in (*STDS, "initial_state_std"):
             checks.check_std(name, getattr(self, name))
         checks.check_single(self, ["initial_state_std"])
@@ -191,10 +188,10 @@ class ElmanRNN:
         """The activation, with its Gaussian moments."""
         return resolve(self.activation)
 
-    def u_scale(self, d: int, dtype: jnp.dtype) -> Array:
-        """Multiplier of the input weights for tokens of size ``d``."""
-        u_std = jnp.asarray(self.u_std, dtype)
-        return u_std / math.sqrt(d) if self.input_scaling == "fan_in" else u_std
+    @property
+    def r(self) -> Readout:
+        """The readout: which states V reads, and in what shares."""
+        return READOUTS[self.readout]
 
     def init(self, key: PRNGKeyArray, *, input_dim: int, width: int, output_dim: int = 1) -> Params:
         """Draw parameters, all entries i.i.d. standard normal.
@@ -275,13 +272,15 @@ class ElmanRNN:
             >>> rnn.apply(params, jnp.ones((5, 4, 3))).shape
             (5, 4, 2)
         """
-        from rnntk.network.forward import (
-            forward,  # stands above this module, like all that use networks
-        )
+        # they stand above this module, like all that use networks
+        from rnntk.network.forward import forward
+        from rnntk.network.multipliers import multipliers
+        from rnntk.network.parameters import check_params, sequence_keys
 
-        x, lengths = sequences.check_batch(x, lengths)
-        check_params(self, params, x.shape[-1])
-        return forward(self, params, x, lengths, sequence_keys(self, key, len(x))).output
+        x, lengths = checks.check_batch(x, lengths)
+        width = check_params(self, params, x.shape[-1])
+        scales = multipliers(self, width, x.shape[-1], x.dtype)
+        return forward(self, params, x, lengths, sequence_keys(self, key, len(x)), scales).output
 
     def stax(
         self, width: int, output_dim: int = 1
@@ -340,59 +339,3 @@ def _unflatten(static: tuple[Any, ...], stds: Iterable[Any]) -> ElmanRNN:
 STATIC = tuple(field.name for field in fields(ElmanRNN) if field.name not in STDS)
 # Without keys, which every call pays for, where none are wanted.
 jax.tree_util.register_pytree_with_keys(ElmanRNN, _flatten_with_keys, _unflatten, _flatten)
-
-
-def networks(rnn: ElmanRNN, params: Params) -> tuple[Params, ...]:
-    """The one or two (bidirectional) unidirectional networks that make up ``params``."""
-    return (params["forward"], params["backward"]) if rnn.bidirectional else (params,)
-
-
-def layers(rnn: ElmanRNN, network: Params) -> tuple[Params, ...]:
-    """The parameters of each layer of one network, input layer first."""
-    return (network,) if rnn.depth == 1 else network["layers"]
-
-
-def check_params(rnn: ElmanRNN, params: Params, input_dim: int) -> None:
-    """Check ``rnn``, and names and shapes of ``params`` against what ``rnn.init`` would draw."""
-    checks.check_single(rnn, STDS)
-    try:
-        output_dim, width = networks(rnn, params)[0]["V"].shape
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(
-            "params must come from init of the same architecture: no matrix V (outputs, width) "
-            f"found where depth={rnn.depth}, bidirectional={rnn.bidirectional} put it."
-        ) from None
-    leaves, tree = jax.tree.flatten(params)
-    architecture = (rnn.depth, rnn.bidirectional, rnn.initial_state)
-    shapes = tuple(map(jnp.shape, leaves))
-    _check_shapes(architecture, tree, shapes, (input_dim, width, output_dim))
-
-
-@lru_cache  # as a look at every leaf's name takes longer than a small kernel
-def _check_shapes(
-    architecture: tuple[int, bool, Any], tree: Any, shapes: tuple[Any, ...], sizes: tuple[int, ...]
-) -> None:
-    (depth, both, state), (d, m, o) = architecture, sizes
-    std = float(state != "zero")
-    rnn = ElmanRNN(depth=depth, bidirectional=both, initial_state=state, initial_state_std=std)
-    draw = partial(rnn.init, input_dim=d, width=m, output_dim=o)
-    structs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    got = dict(tree_leaves_with_path(jax.tree.unflatten(tree, structs)))
-    drawn = dict(tree_leaves_with_path(jax.eval_shape(draw, jax.random.key(0))))
-    for path in drawn | got:
-        need, found = (getattr(v.get(path), "shape", "no such leaf") for v in (drawn, got))
-        if need != found:
-            must = f"have shape {need}" if path in drawn else "not be there"
-            raise ValueError(
-                f"params{keystr(path)} must {must} for tokens of size {d} and V of width {m}, "
-                f"got {found}."
-            )
-
-
-def sequence_keys(rnn: ElmanRNN, key: PRNGKeyArray | None, n: int) -> Array | None:
-    """One key for each sequence's own initial state, where the network draws them."""
-    if rnn.initial_state != "independent":
-        return None
-    if key is None:
-        raise ValueError("key is needed to draw independent initial states, got None.")
-    return jax.random.split(jax.random.fold_in(key, STATES), n)

@@ -1,6 +1,5 @@
 """The forward pass of Elman networks, with what a backward pass needs of it."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -8,23 +7,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rnntk import sequences
-from rnntk.network.elman import GROUPS, PRECISION, STDS, ElmanRNN, Params, layers, networks
+from rnntk.network.elman import GROUPS, PRECISION, ElmanRNN, Params
+from rnntk.network.multipliers import Multipliers
+from rnntk.network.parameters import layers, networks
 
 
-def multipliers(rnn: ElmanRNN, network: Params, index: int, dtype: jnp.dtype) -> dict[str, Array]:
-    """What stands before the matrices that a layer reads with, and before V."""
-    w_std, u_std, b_std, v_std = (jnp.asarray(getattr(rnn, name), dtype) for name in STDS)
-    m, k = layers(rnn, network)[index]["U"].shape
-    root = math.sqrt(m)
-    u_scale = u_std / root if index else rnn.u_scale(k, dtype)
-    return {"W": w_std / root, "U": u_scale, "b": b_std, "V": v_std / root}
-
-
-def scaled(rnn: ElmanRNN, network: Params, index: int, dtype: jnp.dtype) -> dict[str, Array]:
+def scaled(
+    rnn: ElmanRNN, network: Params, index: int, scales: Multipliers, dtype: jnp.dtype
+) -> dict[str, Array]:
     """The matrices of a layer, and V, with what stands before them."""
     matrices = layers(rnn, network)[index] | {"V": network["V"]}
-    scales = multipliers(rnn, network, index, dtype)
-    return {group: scales[group] * matrices[group].astype(dtype) for group in GROUPS}
+    before = scales.layer(index)
+    return {group: before[group] * matrices[group].astype(dtype) for group in GROUPS}
 
 
 class Trace(NamedTuple):
@@ -61,38 +55,51 @@ def forward(
     x: Float[Array, "n t d"],
     lengths: Int[Array, " n"] | None,
     keys: Array | None,
+    scales: Multipliers,
+    unroll: int = 1,
 ) -> Forward:
-    """Run the network. A backward one gives its outputs, but not its traces, in time's order."""
+    """Run the network. A backward one gives its outputs, but not its traces, in time's order.
+
+    ``unroll`` steps are one turn of the loop, which costs compilation and saves the loop's work.
+    """
     output = jnp.zeros((), x.dtype)
     result = Forward(output, [], [])
     for direction, network in enumerate(networks(rnn, params)):
         tokens = (sequences.reverse(x, lengths) if direction else x).swapaxes(0, 1)
         result.traces.append([])
         for index, layer in enumerate(layers(rnn, network)):
-            h0 = _initial_state(rnn, layer, x.shape[0], x.dtype, keys, 2 * index + direction)
-            matrices = scaled(rnn, network, index, x.dtype)
-            last, trace = _layer(rnn, matrices, tokens, h0)
+            number = 2 * index + direction
+            h0 = _initial_state(rnn, layer, x.shape[0], keys, number, scales, x.dtype)
+            matrices = scaled(rnn, network, index, scales, x.dtype)
+            last, trace = _layer(rnn, matrices, tokens, h0, unroll)
             result.traces[-1].append(trace)
             tokens = rnn.phi.fn(trace.preactivations)
-        if direction and rnn.readout == "sequence":
+        if direction and rnn.r.per_step:
             tokens = sequences.reverse(tokens.swapaxes(0, 1), lengths).swapaxes(0, 1)
-        final = rnn.readout == "last" and lengths is None
-        result.features.append(last[None] if final else _readout(rnn, tokens, lengths))
+        # the loop gives the last state by itself, without a pass over all of them
+        final = rnn.r.ends_only and lengths is None
+        result.features.append(last[None] if final else rnn.r.features(tokens, lengths))
         output = output + jnp.matmul(result.features[-1], matrices["V"].T, precision=PRECISION)
-    output = output.swapaxes(0, 1) if rnn.readout == "sequence" else output[0]
+    output = output.swapaxes(0, 1) if rnn.r.per_step else output[0]
     return result._replace(output=output)
 
 
 def _initial_state(
-    rnn: ElmanRNN, layer: Params, n: int, dtype: jnp.dtype, keys: Array | None, number: int
+    rnn: ElmanRNN,
+    layer: Params,
+    n: int,
+    keys: Array | None,
+    number: int,
+    scales: Multipliers,
+    dtype: jnp.dtype,
 ) -> Float[Array, "n m"] | None:
     (m,) = layer["b"].shape
     if rnn.initial_state == "shared":
-        return jnp.broadcast_to(rnn.initial_state_std * layer["h0"].astype(dtype), (n, m))
+        return jnp.broadcast_to(scales.initial * layer["h0"].astype(dtype), (n, m))
     if keys is None:
         return None
     draw = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), (m,), dtype))
-    return rnn.initial_state_std * draw(keys)
+    return scales.initial * draw(keys)
 
 
 def _layer(
@@ -100,6 +107,7 @@ def _layer(
     matrices: dict[str, Array],
     tokens: Float[Array, "t n k"],
     h0: Float[Array, "n m"] | None,
+    unroll: int,
 ) -> tuple[Float[Array, "n m"], Trace]:
     """The last state, and all else; the tokens' share of all steps is one matrix product."""
     w, u, bias = matrices["W"], matrices["U"], matrices["b"][None]
@@ -113,19 +121,5 @@ def _layer(
         preactivation = jnp.matmul(h, w.T, precision=PRECISION) + (drive + bias)
         return rnn.phi.fn(preactivation), preactivation
 
-    last, rest = jax.lax.scan(step, rnn.phi.fn(first), drive)
+    last, rest = jax.lax.scan(step, rnn.phi.fn(first), drive, unroll=unroll)
     return last, Trace(tokens, h0, jnp.concatenate([first[None], rest]))
-
-
-def _readout(
-    rnn: ElmanRNN, states: Float[Array, "t n m"], lengths: Int[Array, " n"] | None
-) -> Float[Array, "s n m"]:
-    """What the output weights read: r(h)."""
-    count = jnp.full(states.shape[1], len(states)) if lengths is None else lengths
-    if rnn.readout == "last":
-        return jnp.take_along_axis(states, (count - 1)[None, :, None], axis=0)
-    if lengths is not None:
-        states = jnp.where(sequences.mask(lengths, len(states)).T[..., None], states, 0)
-    if rnn.readout == "sequence":
-        return states
-    return states.sum(axis=0, keepdims=True) / count[None, :, None].astype(states.dtype)

@@ -1,5 +1,6 @@
 """Figures of deviations, spectra, bounds, scores and training; each function returns a figure."""
 
+from rnntk.plot.comparisons import training, widths
 from rnntk.plot.figures import (
     bounds,
     losses,
@@ -19,5 +20,7 @@ __all__ = [
     "predictions",
     "scores",
     "spectrum",
+    "training",
     "width_convergence",
+    "widths",
 ]

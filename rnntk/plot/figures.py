@@ -105,8 +105,8 @@ def spectrum(
         limit: eigenvalues of the infinite-width kernel, in any order.
         empirical: for each width, the eigenvalues of the kernel of each seed; their geometric
             mean over seeds is drawn.
-        dtype: of the matrices that the eigenvalues are of. Those within n eps of it times the
-            largest may be rounding, and are hollow marks; of means, where one seed's is.
+        dtype: of the matrices that the eigenvalues are of. Those that rounding may have
+            made (docs/theory/spectrum.md) are hollow marks; of means, where one seed's is.
         ax: axes to draw on.
 
     Eigenvalues that are not positive cannot be drawn and are left out.
@@ -135,8 +135,8 @@ def spectrum(
     unresolved = False
     for rows, _, _, color, style, label in [*curves[1:], curves[0]]:
         ordered = np.sort(rows, axis=1)[:, ::-1]
-        n, largest = rows.shape[1], np.abs(rows).max(axis=1)
-        floors = np.array([matrices.resolution(n, size, dtype) for size in largest.tolist()])
+        n, sizes = rows.shape[1], [matrices.size_of_spectrum(row) for row in rows]
+        floors = np.array([matrices.resolution(n, size, dtype) for size in sizes])
         resolved = (ordered > floors[:, None]).all(axis=0)
         shown = _positive(ordered)
         mean = shown[0] if len(shown) == 1 else np.exp(np.mean(np.log(shown), axis=0))

@@ -1,14 +1,17 @@
-"""Predictions of kernels: ridge regression, and the function that gradient flow has learnt."""
+"""Kernel ridge regression with a matrix that fits in memory."""
 
 from dataclasses import InitVar, dataclass, field
+from typing import Literal
 
 import numpy as np
-import scipy.linalg
-import scipy.special
 from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 
+from rnntk import checks
 from rnntk.linalg import matrices
+from rnntk.predict.arguments import check_cross, check_ridge
+from rnntk.predict.factorization import Factorization, factorize, resolution
+from rnntk.predict.ridges import CRITERIA, ridge_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,20 +22,24 @@ class KernelRegression:
     at the zero function and train to convergence (Jacot, Gabriel & Hongler 2018, section 5); with
     the NNGP kernel it is the posterior mean under noise of variance ``ridge``. Everything is
     computed in float64 on the host by one Cholesky factorization, whatever the kernel's dtype.
+    From sequences, at any number of them: :class:`SequenceRegression`.
 
     Args:
         kernel: train kernel K, shape (n, n), symmetric; not kept.
         y: labels, shape (n,), or (n, o) for o outputs.
-        ridge: :math:`\lambda \ge 0`, added to the diagonal. Not divided by n.
+        ridge: :math:`\lambda \ge 0`, added to the diagonal, not divided by n; or a criterion of
+            :func:`ridge_path`, ``"leave_one_out"`` or ``"marginal_likelihood"``, which chooses one
+            from its default grid. After construction it is the number.
 
     Attributes:
         coefficients: :math:`(K + \lambda I)^{-1} y`, the shape of ``y``, float64.
+        residual: :math:`|y - (K + \lambda I) a| / |y|` of the coefficients a, as computed; the
+            largest over the outputs.
 
     Raises:
         TypeError: if the kernel is not floating point or the labels are not real numbers.
         ValueError: for wrong shapes, NaN or infinity, an asymmetric kernel, a negative ridge, or
-            a kernel with ridge that is not positive definite beyond the rounding error
-            n u ||K||_F, u the unit roundoff of the kernel's own dtype.
+            a kernel with ridge that is singular to rounding (docs/theory/spectrum.md).
 
     Example:
         >>> import numpy as np
@@ -45,19 +52,35 @@ class KernelRegression:
 
     kernel: InitVar[Float[ArrayLike, "n n"]]
     y: Real[ArrayLike, " n"] | Real[ArrayLike, "n o"] = field(repr=False)
-    ridge: float = 0.0
+    ridge: float | Literal["leave_one_out", "marginal_likelihood"] = 0.0
     coefficients: Float[np.ndarray, " n"] | Float[np.ndarray, "n o"] = field(init=False, repr=False)
-    _factor: Float[np.ndarray, "n n"] = field(init=False, repr=False)
+    residual: float = field(init=False)
+    _factorization: Factorization = field(init=False, repr=False)
 
     def __post_init__(self, kernel: Float[ArrayLike, "n n"]) -> None:
         matrix = matrices.check_symmetric(kernel, "kernel")
-        y = check_labels(self.y, len(matrix))
-        if not np.isfinite(self.ridge) or self.ridge < 0:
-            raise ValueError(f"ridge must be finite and not negative, got {self.ridge}.")
-        factor = _cholesky(matrix, self.ridge, _rounding(matrix, kernel))
-        object.__setattr__(self, "y", y)
-        object.__setattr__(self, "_factor", factor)
-        object.__setattr__(self, "coefficients", scipy.linalg.cho_solve((factor, True), y))
+        y = checks.check_labels(self.y, len(matrix))
+        if isinstance(self.ridge, str):
+            if self.ridge not in CRITERIA:
+                raise ValueError(
+                    f"ridge must be a number or one of {CRITERIA}, got {self.ridge!r}."
+                )
+            ridge = ridge_path(kernel, y).best(self.ridge)
+        else:
+            ridge = check_ridge(self.ridge)
+        factorization = factorize(matrix, ridge, resolution(matrix, kernel))
+        coefficients = factorization.solve(y)
+        gap = np.linalg.norm(y - matrix @ coefficients - ridge * coefficients, axis=0)
+        size = np.linalg.norm(y, axis=0)
+        residual = np.divide(gap, size, out=np.zeros_like(gap), where=size > 0)
+        for name, value in (
+            ("y", y),
+            ("ridge", ridge),
+            ("coefficients", coefficients),
+            ("residual", float(np.max(residual))),
+            ("_factorization", factorization),
+        ):
+            object.__setattr__(self, name, value)
 
     def predict(
         self, kernel_test_train: Float[ArrayLike, "n_test n"]
@@ -79,7 +102,7 @@ class KernelRegression:
             >>> KernelRegression(np.eye(2), np.array([1.0, 2.0]), ridge=1.0).predict(np.eye(2))
             array([0.5, 1. ])
         """
-        return _check_cross(kernel_test_train, len(self._factor)) @ self.coefficients
+        return check_cross(kernel_test_train, len(self.coefficients)) @ self.coefficients
 
     def leave_one_out(self) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n o"]:
         r"""Prediction at each training point of the regression fitted to all the others.
@@ -95,154 +118,53 @@ class KernelRegression:
             >>> KernelRegression(np.eye(2), np.array([1.0, 2.0])).leave_one_out()
             array([0., 0.])
         """
-        identity = np.eye(len(self._factor))
-        root = scipy.linalg.solve_triangular(self._factor, identity, lower=True)
-        inverse_diagonal = (root**2).sum(axis=0)
-        return np.asarray(self.y) - (self.coefficients.T / inverse_diagonal).T
+        return np.asarray(self.y) - (self.coefficients.T / self._factorization.inverse_diagonal).T
 
+    @property
+    def fitted(self) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n o"]:
+        r"""Predictions at the training points, :math:`y - \lambda a`.
 
-def gradient_flow(
-    kernel: Float[ArrayLike, "n n"],
-    y: Real[ArrayLike, " n"] | Real[ArrayLike, "n o"],
-    kernel_test_train: Float[ArrayLike, "n_test n"],
-    time: Real[ArrayLike, "*k"],
-) -> Float[np.ndarray, "*k n_test"] | Float[np.ndarray, "*k n_test o"]:
-    r"""What gradient flow has learnt by some time, starting from the zero function.
+        Example:
+            >>> import numpy as np
+            >>> KernelRegression(np.eye(2), np.array([1.0, 2.0]), ridge=1.0).fitted
+            array([0.5, 1. ])
+        """
+        return np.asarray(self.y) - self.ridge * self.coefficients
 
-    A network with constant tangent kernel that descends :math:`\frac{1}{2n} \sum_i |f(x_i) -
-    y_i|^2` moves by :math:`\dot f(x) = -\frac1n K(x, X) (f(X) - y)`, so that
+    @property
+    def condition_number(self) -> float:
+        r"""Of :math:`K + \lambda I`, to about a hundredth.
 
-    .. math::
+        Example:
+            >>> import numpy as np
+            >>> KernelRegression(np.diag([3.0, 0.0]), np.ones(2), ridge=1.0).condition_number
+            4.0
+        """
+        return self._factorization.largest / self._factorization.smallest
 
-        f_\tau(x) = K(x, X)\, K^{-1} (1 - e^{-K \tau / n})\, y
+    @property
+    def uncertainty(self) -> float:
+        """What rounding of the kernel's entries and of the solution can have done to it.
 
-    (Lee et al. 2019, equations 8-11, with initial output zero). Gradient descent with learning
-    rate :math:`\eta` is near :math:`\tau = \eta \cdot` steps. Evaluated in float64 through the
-    eigendecomposition of K, where :math:`(1 - e^{-\lambda \tau / n}) / \lambda` keeps its value
-    :math:`\tau / n` as :math:`\lambda \to 0`, so that K may be singular; eigenvalues that
-    rounding made negative count as zero.
+        A bound on the relative error of the coefficients in the 2-norm, from the threshold of
+        docs/theory/spectrum.md. Predictions are often better: the directions that are least
+        certain are those that a kernel smooths away.
 
-    Args:
-        kernel: train kernel K, shape (n, n), symmetric, positive semidefinite.
-        y: labels, shape (n,), or (n, o) for o outputs.
-        kernel_test_train: kernel of the points of interest (rows) with the training points.
-        time: one time, or a vector of times.
+        Example:
+            >>> import numpy as np
+            >>> KernelRegression(np.eye(2), np.ones(2)).uncertainty < 1e-14
+            True
+        """
+        return self._factorization.uncertainty
 
-    Returns:
-        Predictions, shape (n_test,) or (n_test, o) as the labels have one axis or two, with a
-        leading axis for a vector of times; float64.
+    @property
+    def effective_dimension(self) -> float:
+        r"""Degrees of freedom of the fit, :math:`\mathrm{tr}\, K (K + \lambda I)^{-1}`.
 
-    Raises:
-        TypeError: if a kernel is not floating point or the labels are not real numbers.
-        ValueError: for wrong shapes, NaN or infinity, an asymmetric kernel, a negative or
-            infinite time, or an eigenvalue of the kernel below minus its rounding error
-            n u ||K||_F, u the unit roundoff of the kernel's own dtype.
-
-    Example:
-        >>> import numpy as np
-        >>> y, times = np.array([1.0, -1.0]), np.array([0.0, 2 * np.log(2)])
-        >>> gradient_flow(np.eye(2), y, np.eye(2), times).round(12)
-        array([[ 0. ,  0. ],
-               [ 0.5, -0.5]])
-    """
-    matrix = matrices.check_symmetric(kernel, "kernel")
-    n = len(matrix)
-    labels = check_labels(y, n)
-    cross = _check_cross(kernel_test_train, n)
-    times = np.asarray(time, np.float64)
-    if times.ndim > 1:
-        raise ValueError(f"time must be one number or a vector, got shape {times.shape}.")
-    if not np.isfinite(times).all() or (times < 0).any():
-        raise ValueError(
-            f"time must be finite and not negative, got {time}; the limit of infinite time is "
-            "KernelRegression with ridge=0."
-        )
-    eigenvalues, vectors = scipy.linalg.eigh(matrix)
-    rounding = _rounding(matrix, kernel)
-    if eigenvalues[0] < -rounding:
-        raise ValueError(
-            f"kernel must be positive semidefinite, got an eigenvalue {eigenvalues[0]:.3g}; the "
-            f"largest is {eigenvalues[-1]:.3g}, and rounding explains one down to {-rounding:.3g}."
-        )
-    elapsed = times[..., None] / n
-    # exprel(z) = (e^z - 1) / z has the limit 1 built in: this is (1 - e^{-l tau/n}) / l.
-    filters = elapsed * scipy.special.exprel(-np.maximum(eigenvalues, 0.0) * elapsed)
-    weights = vectors.T @ labels.reshape(n, -1)
-    predictions = (cross @ vectors) @ (filters[..., None] * weights)
-    return predictions.reshape(times.shape + cross.shape[:1] + labels.shape[1:])
-
-
-def check_labels(y: ArrayLike, n: int) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n o"]:
-    """Return labels of ``n`` points as float64 of shape (n,) or (n, o), or say what is wrong."""
-    labels = np.asarray(y)
-    if labels.ndim not in (1, 2) or len(labels) != n or labels.size == 0:
-        raise ValueError(
-            f"y must hold one label for each of the {n} training points, shape ({n},) or "
-            f"({n}, outputs), got {labels.shape}."
-        )
-    return check_values(labels)
-
-
-def check_values(labels: np.ndarray) -> Float[np.ndarray, "..."]:
-    """Return labels of any shape as float64, refusing what is not a finite real number."""
-    if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
-        raise TypeError(f"y must be real numbers, got {labels.dtype}.")
-    finite = np.isfinite(labels)
-    if not finite.all():
-        index = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(
-            f"y must be finite, got {labels[index]} at {index}, "
-            f"{finite.size - int(finite.sum())} such values in all."
-        )
-    return labels.astype(np.float64)
-
-
-def _check_cross(kernel_test_train: ArrayLike, n: int) -> Float[np.ndarray, "n_test n"]:
-    cross = np.asarray(kernel_test_train)
-    if cross.ndim != 2 or cross.shape[1] != n:
-        raise ValueError(
-            "kernel_test_train must have a row for each new point and a column for each of the "
-            f"{n} training points, shape (n_test, {n}), got {cross.shape}."
-        )
-    if not np.issubdtype(cross.dtype, np.floating):
-        raise TypeError(f"kernel_test_train must be floating point, got {cross.dtype}.")
-    finite = np.isfinite(cross)
-    if not finite.all():
-        i, j = (int(index) for index in np.argwhere(~finite)[0])
-        raise ValueError(f"kernel_test_train must be finite, got {cross[i, j]} at ({i}, {j}).")
-    return cross.astype(np.float64)
-
-
-def _rounding(matrix: Float[np.ndarray, "n n"], kernel: ArrayLike) -> float:
-    """How far rounding in the kernel's own dtype may have moved its eigenvalues."""
-    roundoff = matrices.unit_roundoff(np.asarray(kernel).dtype)
-    return float(len(matrix) * roundoff * np.linalg.norm(matrix))
-
-
-def _cholesky(
-    matrix: Float[np.ndarray, "n n"], ridge: float, rounding: float
-) -> Float[np.ndarray, "n n"]:
-    """Lower Cholesky factor of matrix + ridge I, refused unless its smallest eigenvalue is real."""
-    shifted = matrix + ridge * np.eye(len(matrix))
-    remedy = (
-        ". Duplicate points or rounding make a kernel singular; a larger ridge, which is added to "
-        "every eigenvalue, makes the problem solvable."
-    )
-    try:
-        factor = scipy.linalg.cholesky(shifted, lower=True)
-    except np.linalg.LinAlgError:
-        raise ValueError(
-            f"kernel + ridge I is not positive definite with ridge={ridge:.3g}" + remedy
-        ) from None
-    # Inverse iteration: the norms approach 1 / (smallest eigenvalue) from below, and ten steps
-    # from a random vector come within a small factor, as much as a threshold needs.
-    vector = np.random.default_rng(0).standard_normal(len(matrix))
-    for _ in range(10):
-        vector = scipy.linalg.cho_solve((factor, True), vector / np.linalg.norm(vector))
-    smallest = 1 / float(np.linalg.norm(vector))
-    if not smallest > rounding:
-        raise ValueError(
-            f"kernel + ridge I is singular to rounding with ridge={ridge:.3g}: its smallest "
-            f"eigenvalue is about {smallest:.3g}, its rounding error up to {rounding:.3g}" + remedy
-        )
-    return factor
+        Example:
+            >>> import numpy as np
+            >>> round(KernelRegression(np.eye(4), np.ones(4), ridge=1.0).effective_dimension, 12)
+            2.0
+        """
+        inverse = self._factorization.inverse_diagonal
+        return float(len(inverse) - float(self.ridge) * inverse.sum())

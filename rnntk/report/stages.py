@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 import rnntk
 from rnntk import bounds, datasets, plot, predict, spectrum, train
-from rnntk.datasets import Dataset
-from rnntk.datasets.dataset import MIN_TRAIN
+from rnntk.datasets import MIN_TRAIN, Dataset
 from rnntk.network.elman import ElmanRNN
 
 RIDGES = np.logspace(-7, 1, 9)

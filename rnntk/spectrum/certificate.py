@@ -20,7 +20,7 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from rnntk import sequences
+from rnntk import checks
 from rnntk.linalg import enclosure, lanczos, matrices
 from rnntk.network.elman import STDS, ElmanRNN
 from rnntk.spectrum import ball_kernel
@@ -171,7 +171,7 @@ def certify(
     ball_kernel.flint()
     # float64 tokens are to be looked at as they are, whatever the process computes in
     with jax.enable_x64(True):
-        checked = sequences.check_batch(x, lengths)[1]
+        checked = checks.check_batch(x, lengths)[1]
     tokens = np.array(x, np.float64)
     steps = np.full(len(tokens), tokens.shape[1]) if checked is None else np.array(checked, int)
     for row, length in zip(tokens, steps, strict=True):

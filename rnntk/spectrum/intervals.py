@@ -44,8 +44,9 @@ class MinEigenvalue:
         method: how ``value`` was computed.
         certified: whether [lower, upper] provably contains the smallest eigenvalue of the given
             matrix; for a float32 matrix, of every matrix that rounds to it.
-        resolved: whether ``value`` exceeds what rounding in the matrix's own dtype can make,
-            n eps times the largest eigenvalue in magnitude, and ``residual``.
+        resolved: whether the sign of ``value`` is known: it exceeds what rounding can make
+            (docs/theory/spectrum.md, "Singular to rounding") and ``residual``, and a certified
+            interval leaves 0 out.
         residual: of ``"lanczos"``, how far the nearest eigenvalue may lie from ``value``, up to
             rounding; a large one means that the iteration ran out of steps. 0 otherwise.
     """
@@ -79,8 +80,8 @@ class Summary:
             ``decay_range``; None where fewer than 8 eigenvalues are resolved and positive.
         decay_range: first and last k of the fit: of the resolved eigenvalues the first half, less
             their first twentieth. What finite samples do to a power law shows in its tail.
-        unresolved: fraction of the eigenvalues within n eps :math:`|\lambda|_{\max}` of 0, eps of
-            the matrix's own dtype.
+        unresolved: fraction of the eigenvalues that rounding may have made, see
+            :attr:`MinEigenvalue.resolved`.
     """
 
     smallest: float
@@ -106,7 +107,8 @@ def eigenvalues(K: ArrayLike) -> Float[np.ndarray, " n"]:
         float64 NumPy array (n,), by LAPACK on the host.
 
     Raises:
-        TypeError, ValueError: see :func:`rnntk.linalg.matrices.check_symmetric`.
+        TypeError: for what is no floating-point matrix.
+        ValueError: for a matrix that is not square, finite and symmetric.
 
     Example:
         >>> import numpy as np, rnntk
@@ -127,8 +129,9 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
         See :class:`Summary`; every number is computed from all eigenvalues, in float64.
 
     Raises:
-        TypeError, ValueError: see :func:`rnntk.linalg.matrices.check_symmetric`.
-        ValueError: for a ridge that is not positive, or a matrix that has no positive eigenvalue.
+        TypeError: for what is no floating-point matrix.
+        ValueError: for a matrix that is not square, finite and symmetric, or has no positive
+            eigenvalue; for a ridge that is not positive.
         FloatingPointError: if the trace exceeds the range of float64.
 
     Example:
@@ -147,7 +150,7 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
         raise FloatingPointError("The trace exceeds the range of float64: rescale K.")
     if largest <= 0:
         raise ValueError(f"K must have a positive eigenvalue, got {largest:.3g} as the largest.")
-    floor = matrices.resolution(len(values), float(np.abs(values).max()), np.asarray(K).dtype)
+    floor = matrices.resolution(len(values), matrices.size_of_spectrum(values), np.asarray(K).dtype)
     relative = values / largest  # squares and sums of these are in range
     shares = np.maximum(relative, 0) / np.maximum(relative, 0).sum()
     entropy = -float(np.sum(shares * np.log(np.where(shares > 0, shares, 1))))
@@ -221,7 +224,7 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
     A, relative, absolute = matrices.with_uncertainty(K)
     dtype, n = np.asarray(K).dtype, len(A)
     if method == "lanczos":
-        return _from_above(lambda v: A @ v, n, dtype)
+        return _from_above(lambda v: A @ v, n, dtype, matrices.size_of(A))
     ends = lanczos.ends(A, method)
     interval = enclosure.enclose(A, ends.smallest, relative, absolute)
     # in the cholesky method the estimate is what Lanczos has come to, and the quotient finishes it
@@ -233,7 +236,8 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
         upper=interval.upper,
         method=ends.method,
         certified=math.isfinite(interval.lower) and math.isfinite(interval.upper),
-        resolved=abs(value) > matrices.resolution(n, ends.largest, dtype),
+        resolved=abs(value) > matrices.resolution(n, matrices.size_of(A), dtype)
+        and not interval.lower <= 0 <= interval.upper,
     )
 
 
@@ -290,16 +294,27 @@ def _check_symmetric(product: Callable[[np.ndarray], np.ndarray], n: int, dtype:
 
 
 def _from_above(
-    product: Callable[[np.ndarray], np.ndarray], n: int, dtype: np.dtype
+    product: Callable[[np.ndarray], np.ndarray],
+    n: int,
+    dtype: np.dtype,
+    size: float | None = None,
 ) -> MinEigenvalue:
-    """Lanczos on the matrix itself, to what its dtype resolves."""
+    """Lanczos on the matrix itself, to what its dtype resolves.
+
+    Of an operator the ``size`` is not known, and its products are computed in its own dtype. With
+    entries that are not negative they err by n u times the largest eigenvalue at most.
+    """
     eps = 2 * matrices.unit_roundoff(dtype)
     values, residual = lanczos.ritz(product, n, 0, eps**0.75)
-    value, floor = float(values[0]), matrices.resolution(n, float(np.abs(values).max()), dtype)
+    value, largest = float(values[0]), float(np.abs(values).max())
+    if size is None:
+        floor = matrices.resolution(n, largest, dtype, arithmetic=dtype)
+    else:
+        floor = matrices.resolution(n, size, dtype)
     return MinEigenvalue(
         value=value,
         lower=-math.inf,
-        upper=value + floor,
+        upper=value + n * eps * largest,
         method="lanczos",
         certified=False,
         resolved=abs(value) > max(floor, residual),

@@ -1,6 +1,5 @@
 """Calls in threads: XLA runs some programs on one core, and several of them keep all busy."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +10,9 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from rnntk.sequences import is_concrete
+from rnntk.checks import is_concrete
+from rnntk.tiling import tuning
 
-CORES = os.cpu_count() or 1
 NAME = "rnntk"  # of the threads
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,7 +24,7 @@ def cores(values: Any) -> int:
     if not all(map(is_concrete, leaves)):  # a trace belongs to its thread
         return 1
     devices = {d for leaf in leaves if isinstance(leaf, jax.Array) for d in leaf.devices()}
-    return CORES if [device.platform for device in devices] == ["cpu"] else 1
+    return tuning.CORES if [device.platform for device in devices] == ["cpu"] else 1
 
 
 def in_threads(
@@ -49,7 +48,7 @@ def in_threads(
     try:
         for item in items:
             running.append(_pool().submit(compute, item))
-            if len(running) > CORES:
+            if len(running) > tuning.CORES:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
@@ -61,4 +60,4 @@ def in_threads(
 @cache
 def _pool() -> ThreadPoolExecutor:
     """Threads that stay, as starting them takes longer than a small kernel."""
-    return ThreadPoolExecutor(CORES, NAME)
+    return ThreadPoolExecutor(tuning.CORES, NAME)

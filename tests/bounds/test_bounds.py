@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from rnntk import ElmanRNN, bounds, datasets, infinite_kernel, spectrum
 from rnntk.activations import leaky_relu
 from rnntk.bounds import power_series
-from rnntk.bounds.arithmetic import Enclosed
+from rnntk.bounds.enclosed import Enclosed
+from rnntk.bounds.rounded import Rounded
+from rnntk.bounds.upper import upper_bounds
 from rnntk.spectrum.certificate import certify
 
 DIGITS = 100  # of which acos loses half between parallel points
@@ -337,7 +339,7 @@ def test_one_sequence_has_no_pair():
 
 def test_upper_bounds_keep_their_allowance_where_rounding_makes_them_negative():
     kernel = np.full((2, 2), 1.0) + np.array([[0, 1e-10], [1e-10, 0]])
-    found = bounds._Rounded(2.0**-52, 16.0).upper_bounds(kernel)
+    found = upper_bounds(kernel, Rounded(2.0**-52, 16.0))
     assert found["diagonal"] == pytest.approx(1.0)
     for name in ("pair", "residual"):
         assert 16 * 2.0**-52 <= found[name] < 1e-13

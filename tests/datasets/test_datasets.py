@@ -183,7 +183,7 @@ def test_npz_with_a_damaged_directory_or_something_before_it(tmp_path):
         ([], "got nothing"),
         ("missing.npz", "missing.npz: no such file"),
         ("missing.csv", "missing.csv: no such file"),
-        ("data.txt", r"data must be digits, a \.npz file or \.csv files"),
+        ("data.txt", r"data must be digits, or files that end in \.npz, \.npy, \.csv, \.ts"),
         (["digits", "a.csv"], "digits: data must be digits"),
     ],
 )
@@ -198,7 +198,7 @@ def test_folder_and_joined_npz_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a file, found a folder"):
         datasets.load(folder)
     path = save(tmp_path, **arrays())
-    with pytest.raises(ValueError, match=r"only \.csv files can be joined"):
+    with pytest.raises(ValueError, match=r"only \.csv or \.ts files can be joined"):
         datasets.load([path, path])
 
 
@@ -219,11 +219,135 @@ def test_csv_sorts_steps_pads_and_joins_files(tmp_path):
         (("1", "2.5", "1"), "f"),
         (("a", "b", "b"), "U"),
         (("9" * 19, "1", "1"), "U"),  # whole numbers beyond int64 are classes too
+        (("1_1", "11", "11"), "U"),  # which Python reads as one number
+        (("01", "1", "1"), "U"),
+        (("-1", "1", "1"), "i"),
+        (("1e2", "100", "3"), "f"),
     ],
 )
 def test_csv_labels(tmp_path, labels, kind):
     rows = "".join(f"{i},0,0,1,{label}\n" for i, label in enumerate(labels))
-    assert datasets.load(write(tmp_path, HEADER + rows)).y.dtype.kind == kind
+    found = datasets.load(write(tmp_path, HEADER + rows)).y
+    assert found.dtype.kind == kind
+    if kind == "U":
+        assert found.tolist() == list(labels)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_csv_separators_blank_lines_and_spaces(tmp_path, separator):
+    lines = ["", "  ", HEADER.strip(), "a,1,3, 4,u", " , , , , ", "", "b,7,1,2,v"]
+    text = "\n".join(lines).replace(",", separator)
+    data = datasets.load(write(tmp_path, text))
+    np.testing.assert_array_equal(data.x, [[[3, 4]], [[1, 2]]])
+
+
+def test_declared_tasks(tmp_path):
+    path = save(tmp_path, **arrays(y=np.arange(12) % 3))
+    assert datasets.load(path).is_classification
+    values = datasets.load(path, task="regression")
+    assert not values.is_classification
+    np.testing.assert_array_equal(values.y, np.arange(12) % 3)
+    path = save(tmp_path, **arrays(y=np.arange(12) % 3 * 1.0))
+    assert datasets.load(path, task="classification").classes.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"task must be one of .* got 'ranking'"):
+        datasets.load(path, task="ranking")
+    for y, task, message in (
+        (np.array(list("ab" * 6)), "regression", "y must be numbers for a regression, got text"),
+        (np.arange(12) / 2, "classification", r"y must be whole numbers or text .* got 0\.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            datasets.load(save(tmp_path, **arrays(y=y)), task=task)
+
+
+def test_npy_pairs_in_any_order(tmp_path):
+    made = arrays()
+    for name in ("x", "y"):
+        np.save(tmp_path / f"{name}.npy", made[name])
+    np.save(tmp_path / "one.npy", made["x"][..., 0])
+    x, y, one = (tmp_path / f"{name}.npy" for name in ("x", "y", "one"))
+    for pair in ((x, y), (y, x)):
+        np.testing.assert_array_equal(datasets.load(pair).x, made["x"])
+    np.testing.assert_array_equal(datasets.load([one, y]).x, made["x"][..., :1])
+    for wrong in ([x], [x, one], [x, y, one]):
+        with pytest.raises(ValueError, match=r"\.npy files come in pairs.*x\.npy \(12, 3, 2\)"):
+            datasets.load(wrong)
+    x.write_bytes(b"not an array")
+    with pytest.raises(ValueError, match=r"x\.npy: not a \.npy file, or a damaged one"):
+        datasets.load([x, y])
+
+
+TS = """# a comment
+@problemName made
+@timeStamps false
+@univariate false
+@dimensions 2
+@equalLength false
+@classLabel true a b
+@data
+1,2,3:4,5,6:a
+
+7:8:b
+"""
+
+
+def test_ts_of_several_channels_and_lengths(tmp_path):
+    data = datasets.load(write(tmp_path, TS, "data.ts"))
+    expected = [[[1, 4], [2, 5], [3, 6]], [[7, 8], [0, 0], [0, 0]]]
+    np.testing.assert_array_equal(data.x, expected)
+    assert data.lengths.tolist() == [3, 1]
+    assert data.y.tolist() == ["a", "b"]
+
+
+def test_ts_of_one_channel_targets_and_joined_files(tmp_path):
+    head = "@univariate true\n@targetLabel true\n@data\n"
+    one = write(tmp_path, head + "1,2:3\n4,5:6.5\n", "A_TRAIN.ts")
+    two = write(tmp_path, head + "7,8:9\n", "A_TEST.ts")
+    data = datasets.load([one, two])
+    assert data.y.tolist() == [3.0, 6.5, 9.0]
+    assert data.x[..., 0].tolist() == [[1, 2], [4, 5], [7, 8]]
+    assert data.lengths is None
+    numbered = TS.replace(":a", ":1.0").replace(":b", ":2.0")
+    assert datasets.load(write(tmp_path, numbered, "c.ts")).classes.tolist() == ["1.0", "2.0"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("@data", "", "line 9: expected a line that begins with @, or @data, got '1,2,3:4,5,6:a'"),
+        ("@classLabel true a b", "@classLabel false", "labels are needed, @classlabel true or"),
+        ("@timeStamps false", "@timeStamps true", "time stamps are not read"),
+        ("4,5,6", "4,5", "line 9: channel 2 has 2 steps where channel 1 has 3"),
+        ("4,5,6", "4,?,6", "line 9: the value of channel 2 at step 2 is missing"),
+        ("4,5,6", "4,5,NaN", "line 9: the value of channel 2 at step 3 is missing"),
+        ("4,5,6", "4,5,x", "line 9: channel 2 at step 3 must be a finite number, got 'x'"),
+        ("7:8:b", "7:b", "line 11: expected 2 channels as in the sequences before, got 1"),
+        ("7:8:b", "b", "line 11: expected channels and a label separated by colons, got none"),
+        ("7:8:b", "7:8:", "line 11: y is empty"),
+        ("1,2,3:4,5,6:a\n\n7:8:b\n", "", "no sequences below @data"),
+        ("true a b", "false\n@targetLabel true", "line 10: target must be a number, got 'a'"),
+    ],
+)
+def test_ts_refused(tmp_path, old, new, message):
+    path = write(tmp_path, TS.replace(old, new), "data.ts")
+    with pytest.raises(ValueError, match=f"data.ts.*{message}"):
+        datasets.load(path)
+
+
+def test_ts_with_classes_and_values_are_not_joined(tmp_path):
+    one = write(tmp_path, TS, "one.ts")
+    two = write(tmp_path, "@targetLabel true\n@data\n7:8:9\n", "two.ts")
+    with pytest.raises(ValueError, match="files with classes and files with values"):
+        datasets.load([one, two])
+
+
+def test_layout_of_other_libraries_is_pointed_out(tmp_path):
+    with pytest.warns(UserWarning, match=r"\(12, 3, 64\) is read as \(sequences, steps, token"):
+        datasets.load(save(tmp_path, **arrays(d=64)))
+    x = np.ones((12, 3, 2))
+    x[0, 1:] = np.nan
+    path = save(tmp_path, **arrays(x=x))
+    with pytest.raises(ValueError, match=r"converted by rnntk\.layouts\.from_nan_padded"):
+        datasets.load(path)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +357,12 @@ def test_csv_labels(tmp_path, labels, kind):
         ("sequence,step,x1\n", "column 'y' is missing; expected the header sequence,step,x1"),
         ("sequence,step,x1,x3,y\n", "column 'x2' is missing"),
         ("sequence,step,x1,x1,y\n", "column 'x1' is given twice"),
+        (",sequence,step,x1,y\n", "column 1 has no name: an index, or a separator at the end"),
+        ("sequence,step,x1,y,\n", "column 5 has no name"),
+        ("sequence,step,x1,day,y\n", "column 4 is 'day', which is not expected"),
+        ("sequence;step;x1;x2\n", r"column 'y' is missing.*got sequence;step;x1;x2 \(semicolons"),
+        (HEADER + "a,0,1_5,2,1\nb,0,1,2,0\n", "line 2: x1 must be a finite number, got '1_5'"),
+        ("\n\n" + HEADER + "a,0,1,oops,1\n", "line 4: x2 must be a finite number, got 'oops'"),
         (HEADER, "no rows below the header"),
         (HEADER + "a,0,1,2,1\n ,0,1,2,0\n", "line 3: sequence is empty; expected its name"),
         (HEADER + "a,0,1,2\n", "line 2: expected 5 cells as in the header, got 4"),
@@ -279,6 +409,17 @@ def test_split_is_disjoint_and_repeatable():
     np.testing.assert_array_equal(joined[order], data.x.reshape(1797, -1)[expected])
 
 
+def test_split_keeps_classes_in_proportion():
+    y = np.repeat([0, 1, 2], [80, 16, 4])
+    data = datasets.Dataset("made", np.arange(100.0)[:, None, None], y)
+    for seed in range(5):
+        train, test = datasets.split(data, 50, n_test=25, seed=seed)
+        assert np.abs(np.bincount(train.y, minlength=3) - [40, 8, 2]).max() <= 1
+        assert np.abs(np.bincount(test.y, minlength=3) - [20, 4, 1]).max() <= 1
+    one, two = (datasets.split(data, 50, seed=seed)[0].x for seed in (0, 1))
+    assert not np.array_equal(np.sort(one, axis=0), np.sort(two, axis=0))
+
+
 @pytest.mark.parametrize(
     ("n", "message"),
     [
@@ -316,7 +457,7 @@ def test_random_tokens():
 
 def test_random_tokens_refuse():
     key = jax.random.key(3)
-    with pytest.raises(ValueError, match="t must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="t must be a whole number of at least 1, got 0"):
         datasets.unit_tokens(key, 2, 0, 3)
     with pytest.raises(ValueError, match=r"correlation must lie in \[0, 1\), got 1"):
         datasets.unit_tokens(key, 2, 3, 3, correlation=1)

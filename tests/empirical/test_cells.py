@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnntk import ElmanRNN, cell_kernel, empirical_kernel
+from rnntk import ElmanRNN, cell_ntk, empirical_kernel
 
 M, D, OUTPUTS = 5, 3, 2
 
@@ -63,7 +63,7 @@ def test_is_the_product_of_jacobians(name, method):
     # sums of a few hundred products: 1e-12 is thousands of roundoffs
     for other, jacobian in ((None, jacobian1), (x2, jacobian2)):
         expected = np.einsum("iop,jop->ij", jacobian1, jacobian) / OUTPUTS
-        found = cell_kernel(cell, params, state, x1, other, method=method)
+        found = cell_ntk(cell, params, state, x1, other, method=method)
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -88,12 +88,12 @@ def test_multiples_and_a_scalar_output():
 
     gradients = jax.vmap(jax.grad(last), (None, 0))(jax.tree.map(jnp.asarray, params), x)
     flat = np.concatenate([np.reshape(g, (4, -1)) for g in gradients.values()], axis=1)
-    found = cell_kernel(scaled, params, state, x)
+    found = cell_ntk(scaled, params, state, x)
     np.testing.assert_allclose(found, flat @ flat.T, rtol=1e-12, atol=1e-13)
-    traced = jax.jit(lambda x: cell_kernel(scaled, params, state, x))(x)
+    traced = jax.jit(lambda x: cell_ntk(scaled, params, state, x))(x)
     np.testing.assert_allclose(traced, found, rtol=1e-12, atol=1e-13)
     # tokens of float32 decide, as everywhere: a few hundred roundoffs
-    low = cell_kernel(scaled, params, state, x.astype(np.float32))
+    low = cell_ntk(scaled, params, state, x.astype(np.float32))
     assert low.dtype == np.float32
     np.testing.assert_allclose(low, found, rtol=1e-4, atol=1e-4)
 
@@ -113,7 +113,7 @@ def test_elman_cell_is_the_elman_network():
         return state, scale["V"] * (params["V"] @ state)
 
     x = np.random.default_rng(1).standard_normal((20, 4, D))
-    found = cell_kernel(cell, params, jnp.zeros(M), x)
+    found = cell_ntk(cell, params, jnp.zeros(M), x)
     np.testing.assert_allclose(found, empirical_kernel(rnn, params, x).ntk, rtol=1e-12, atol=1e-12)
 
 
@@ -122,7 +122,7 @@ def test_bad_input():
     x, state = np.zeros((2, 3, 2), np.float32), jnp.zeros(2)
 
     def kernel(cell, **changed):
-        return cell_kernel(cell, params | changed, state, x)
+        return cell_ntk(cell, params | changed, state, x)
 
     with pytest.raises(ValueError, match=r"must use params\['W'\] once a step"):
         kernel(lambda p, s, x: (p["W"] @ s + p["b"], p["W"] @ x))
@@ -130,8 +130,8 @@ def test_bad_input():
         kernel(lambda p, s, x: (p["W"] @ x, s))
     with pytest.raises(ValueError, match=r"params\['W'\] must be a matrix .* got \(2, 2, 2\)"):
         kernel(lambda p, s, x: (s, s), W=np.zeros((2, 2, 2), np.float32))
-    with pytest.raises(ValueError, match=r"method must be one of .* got 'auto'"):
-        cell_kernel(lambda p, s, x: (s, s), params, state, x, method="auto")
+    with pytest.raises(ValueError, match=r"method must be one of .* got 'dense'"):
+        cell_ntk(lambda p, s, x: (s, s), params, state, x, method="dense")
     with pytest.raises(ValueError, match=r"params\['W'\] of shape \(2, 2\) takes .* got \(3,\)"):
         kernel(lambda p, s, x: (p["W"] @ jnp.zeros(3), s))
     with pytest.raises(ValueError, match=r"params\['W'\] .* shape \(2,\), got \(2, 2\)"):
@@ -141,7 +141,7 @@ def test_bad_input():
     with pytest.raises(TypeError, match=r"params\['a'\] must be an array, got dict"):
         kernel(lambda p, s, x: (s, s), a=params)
     with pytest.raises(TypeError, match="params must be a dict of arrays by name, got tuple"):
-        cell_kernel(lambda p, s, x: (s, s), (params["W"],), state, x)
+        cell_ntk(lambda p, s, x: (s, s), (params["W"],), state, x)
 
 
 MISUSES = {
@@ -174,7 +174,7 @@ def test_other_uses_are_refused(name, use):
     params = {"W": np.eye(2, dtype=np.float32), "b": np.zeros(2, np.float32)}
     allowed = {"W": r"params\['W'\] @ vector", "b": r"vector \+ params\['b'\]"}[name]
     with pytest.raises(TypeError, match=rf"params\['{name}'\] is a .* must use it as {allowed}"):
-        cell_kernel(
+        cell_ntk(
             lambda p, s, x: (use(p[name], s), s), params, jnp.zeros(2), np.zeros((2, 3, 2), "f")
         )
 
@@ -195,7 +195,7 @@ def test_other_results_are_refused(output, got):
         return output(params["W"] @ state)
 
     with pytest.raises(TypeError, match=got):
-        cell_kernel(cell, {"W": np.eye(2)}, jnp.zeros(2), np.zeros((2, 3, 2), "f"))
+        cell_ntk(cell, {"W": np.eye(2)}, jnp.zeros(2), np.zeros((2, 3, 2), "f"))
 
 
 def test_what_is_not_finite_is_refused():
@@ -205,8 +205,8 @@ def test_what_is_not_finite_is_refused():
 
     params, x = {"W": np.eye(2, dtype=np.float32)}, np.ones((2, 3, 2), np.float32)
     with pytest.raises(ValueError, match=r"params\['W'\] must be finite"):
-        cell_kernel(cell, {"W": np.float32(np.nan) * params["W"]}, jnp.zeros(2), x)
+        cell_ntk(cell, {"W": np.float32(np.nan) * params["W"]}, jnp.zeros(2), x)
     with pytest.raises(ValueError, match="state must be finite"):
-        cell_kernel(cell, params, jnp.full(2, jnp.inf), x)
+        cell_ntk(cell, params, jnp.full(2, jnp.inf), x)
     with pytest.raises(FloatingPointError, match="kernel of the cell overflows float32"):
-        cell_kernel(cell, params, jnp.zeros(2), x)
+        cell_ntk(cell, params, jnp.zeros(2), x)

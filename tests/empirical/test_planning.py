@@ -13,6 +13,7 @@ import pytest
 
 from rnntk import ElmanRNN
 from rnntk.empirical.planning import plan
+from rnntk.network.multipliers import multipliers
 
 
 def planned(n, t, m, o=1, n2=None, **options):
@@ -158,12 +159,13 @@ def test_benchmark_refuses_wrong_rows(benchmark, monkeypatch, capsys, rows):
 
 @pytest.mark.parametrize("trainable", [("W", "U", "b", "V"), ("W",), ("V",)])
 def test_copies_of_large_tokens_are_in_the_plan(trainable):
-    from rnntk.empirical.backprop import Batch, gradients
+    from rnntk.empirical.backprop import Batch, Network, gradients
 
     rnn = ElmanRNN(trainable=trainable, bidirectional=True)
     params = rnn.init(jax.random.key(0), input_dim=300, width=8)
     x, lengths = jnp.zeros((20, 9, 300), jnp.float32), jnp.full(20, 8)
-    lowered = gradients.lower(rnn, params, Batch(x, lengths, None), True, 0, len(x))
+    network = Network(rnn, params, multipliers(rnn, 8, 300, x.dtype))
+    lowered = gradients.lower(network, Batch(x, lengths, None), True, 0, len(x))
     found = lowered.compile().memory_analysis()
     needed = found.temp_size_in_bytes + found.output_size_in_bytes
     assert needed <= plan(rnn, params, x).memory
@@ -174,26 +176,27 @@ def test_copies_of_large_tokens_are_in_the_plan(trainable):
 @pytest.mark.parametrize("method", ["gram", "jacobian"])
 def test_memory_of_the_parts_is_within_the_plan(method, t):
     """XLA's own figures for the temporary buffers of the compiled parts."""
-    from rnntk.empirical.backprop import Batch, gradients
-    from rnntk.empirical.contraction import _rows, gram
-    from rnntk.tiling.threads import CORES
+    from rnntk.empirical.backprop import Batch, Network, gradients
+    from rnntk.empirical.contraction import _rows, contract_gram
+    from rnntk.tiling.tuning import CORES
 
     rnn, n, m = ElmanRNN(), 96, 128
     params = rnn.init(jax.random.key(0), input_dim=8, width=m)
     x = jnp.zeros((n, t, 8), jnp.float32)
     chosen = plan(rnn, params, x, method=method)
     batch = Batch(x, None, None)
+    network = Network(rnn, params, multipliers(rnn, m, 8, x.dtype))
 
     def held(lowered):
         found = lowered.compile().memory_analysis()
         return found.temp_size_in_bytes + found.output_size_in_bytes
 
-    pulled = held(gradients.lower(rnn, params, batch, average=True))
-    factors = gradients(rnn, params, batch, average=True).layers
+    pulled = held(gradients.lower(network, batch, average=True))
+    factors = gradients(network, batch, average=True).layers
     stored = sum(v.nbytes for v in jax.tree.leaves(factors))
     parts = (factors,)
     if method == "gram":
-        work = held(gram.lower(parts, parts, tile=chosen.tile, mirror=True))
+        work = held(contract_gram.lower(parts, parts, tile=chosen.tile, mirror=True))
     else:
         firsts = np.arange(0, m, chosen.units)
         rows = _rows.lower(factors, factors, firsts, size=chosen.units, even=True, mirror=True)

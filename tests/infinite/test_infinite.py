@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnntk
-import rnntk.tiling.tiles
 from rnntk import ElmanRNN, infinite_kernel
+from rnntk.tiling import tuning
 
 ORACLES = np.load(Path(__file__).parents[1] / "oracles" / "infinite_width.npz")
 CONFIGS = json.loads(str(ORACLES["configs"]))
@@ -165,7 +165,7 @@ def mpmath_kernel(x, w2=2, u2=2):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["w_std", "u_std", "b_std", "v_std"])
 def test_each_std_is_differentiable_and_vmappable_across_tiles(name, monkeypatch):
-    monkeypatch.setattr(rnntk.tiling.tiles, "TILE", 3)
+    monkeypatch.setattr(tuning, "INFINITE_TILE", 3)
     x = jnp.asarray(draw(5, 3))
 
     def loss(std):
@@ -432,9 +432,43 @@ def test_tiles_make_the_same_kernel(readout, monkeypatch):
     x1, x2 = draw(5, 4), draw(6, 3, seed=1)
     lengths = np.array([4, 2, 1, 3, 4])
     whole = infinite_kernel(rnn, x1, lengths1=lengths), infinite_kernel(rnn, x1, x2)
-    monkeypatch.setattr(rnntk.tiling.tiles, "TILE", 3)
+    monkeypatch.setattr(tuning, "INFINITE_TILE", 3)
     parts = infinite_kernel(rnn, x1, lengths1=lengths), infinite_kernel(rnn, x1, x2)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-14, atol=1e-14)
     ntk = parts[0].ntk.reshape((5 * 4,) * 2 if readout == "sequence" else (5, 5))
     assert (ntk == ntk.T).all()
+
+
+@pytest.mark.parametrize("readout", ["last", "mean", "sequence"])
+def test_new_lengths_of_few_sequences_compile_nothing(readout):
+    """Sequences of any length, one at a time, as people call kernels."""
+    traced = []
+
+    def wave(u):
+        traced.append(u.shape)
+        return jnp.sin(u)
+
+    sine = rnntk.activations.resolve("sin")
+
+    def variance(a):
+        traced.append(a.shape)
+        return sine.variance(a)
+
+    rnn = ElmanRNN(dataclasses.replace(sine, fn=wave, variance=variance), readout=readout)
+    x, counts = np.random.default_rng(0).standard_normal((2, 16, 3)).astype(np.float32), []
+    whole = ElmanRNN("sin", readout="sequence")
+    expected = np.asarray(infinite_kernel(whole, x[:1], x[1:]).ntk)
+    for t1, t2 in ((9, 16), (16, 10), (12, 12), (11, 9)):
+        found = np.asarray(infinite_kernel(rnn, x[:1, :t1], x[1:, :t2]).ntk)
+        counts.append(len(traced))
+        if readout == "sequence":
+            assert found.shape == (1, t1, 1, t2)
+            np.testing.assert_allclose(found, expected[:, :t1, :, :t2], rtol=1e-5, atol=1e-6)
+        elif readout == "mean":
+            mean = expected[:, :t1, :, :t2].mean(axis=(1, 3))
+            np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-6)
+        else:
+            last = infinite_kernel(whole, x[:1, :t1], x[1:, :t2]).ntk[:, -1, :, -1]
+            np.testing.assert_allclose(found, last, rtol=1e-5, atol=1e-6)
+    assert 0 < counts[0] == counts[-1]

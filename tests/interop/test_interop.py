@@ -17,6 +17,7 @@ import scipy.special
 
 from rnntk import ElmanRNN, infinite_kernel, interop
 from rnntk.activations import leaky_relu
+from rnntk.interop import loading
 
 pytestmark = pytest.mark.usefixtures("lenient")
 
@@ -25,12 +26,12 @@ pytestmark = pytest.mark.usefixtures("lenient")
 def fresh(monkeypatch):
     """As if the package had not been loaded yet, though its modules are there."""
     interop.neural_tangents()
-    load = functools.cache(interop._load.__wrapped__)
-    monkeypatch.setattr(interop, "_load", load)
+    load = functools.cache(loading._load.__wrapped__)
+    monkeypatch.setattr(loading, "_load", load)
 
 
 def package_modules():
-    return {name: module for name, module in sys.modules.items() if name.startswith(interop.NAME)}
+    return {name: module for name, module in sys.modules.items() if name.startswith(loading.NAME)}
 
 
 # --- Loading
@@ -85,7 +86,7 @@ def test_first_import_changes_nothing_else_after_a_failed_one_from_many_threads(
 
 def test_second_call_returns_the_same_package(nt):
     assert interop.neural_tangents() is nt
-    assert nt.__version__ in interop.TESTED["neural-tangents"]
+    assert nt.__version__ in loading.TESTED["neural-tangents"]
     assert sys.modules["neural_tangents"] is nt
 
 
@@ -139,7 +140,7 @@ def test_absent_package_says_how_to_install_it(monkeypatch):
 @pytest.mark.usefixtures("fresh")
 def test_untested_versions_warn(monkeypatch):
     found = {"jax": "99.1", "neural-tangents": "0.6.5"}
-    monkeypatch.setattr(interop, "version", found.get)
+    monkeypatch.setattr(loading, "version", found.get)
     with pytest.warns(UserWarning, match=r"0\.6\.5 on jax 0\.10\.2 or .*found .*jax 99\.1"):
         interop.neural_tangents()
 
@@ -149,13 +150,13 @@ def test_unknown_version_warns(monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(interop, "version", missing)
+    monkeypatch.setattr(loading, "version", missing)
     with pytest.warns(UserWarning, match="found neural-tangents of unknown version"):
         interop.neural_tangents()
 
 
 def test_versions_of_the_pinned_list_are_tested_ones():
-    assert jax.__version__ in interop.TESTED["jax"]
+    assert jax.__version__ in loading.TESTED["jax"]
 
 
 # --- What is refused

@@ -7,8 +7,9 @@ import pytest
 
 import rnntk
 from rnntk import ElmanRNN, pad
-from rnntk.network.elman import SECOND, sequence_keys
 from rnntk.network.forward import forward
+from rnntk.network.multipliers import multipliers
+from rnntk.network.parameters import SECOND, sequence_keys
 
 
 def draw(n=3, t=4, d=2):
@@ -88,7 +89,8 @@ def test_one_key_draws_parameters_and_states_that_share_no_number(depth, bidirec
     params = rnn.init(key, input_dim=2, width=4)
     drawn = [np.ravel(leaf) for leaf in jax.tree.leaves(params)]
     for batch in (key, jax.random.fold_in(key, SECOND)):
-        traces = forward(rnn, params, x, None, sequence_keys(rnn, batch, len(x))).traces
+        scales = multipliers(rnn, 4, x.shape[-1], x.dtype)
+        traces = forward(rnn, params, x, None, sequence_keys(rnn, batch, len(x)), scales).traces
         drawn += [np.ravel(layer.initial) for direction in traces for layer in direction]
     numbers = np.concatenate(drawn)
     assert len(np.unique(numbers)) == len(numbers)

@@ -14,7 +14,7 @@ import scipy.stats
 import sklearn.kernel_ridge
 
 from rnntk import cli, datasets, report
-from rnntk.report import page, stages
+from rnntk.report import page, pipeline, stages
 
 WIDTHS = (16, 32, 64)
 FIGURES = {
@@ -63,7 +63,7 @@ def restore_x64():
 def test_only_the_three_files_are_left(folder, results):
     assert set(os.listdir(folder)) == {"kernels.npz", "report.html", "results.json"}
     assert results["missing_stages"] == []
-    assert set(results["seconds"]) == set(report.STAGES)
+    assert set(results["seconds"]) == set(pipeline.STAGES)
 
 
 def test_results_say_what_ran(results):
@@ -268,7 +268,7 @@ def interrupted(problem, arrays, title):
 
 
 def test_interruption_leaves_what_is_finished(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(report.STAGES, "spectrum", interrupted)
+    monkeypatch.setitem(pipeline.STAGES, "spectrum", interrupted)
     out = tmp_path / "report"
     arguments = ["report", "--n", "12", "--widths", "8,16", "--seeds", "1", "--out", str(out)]
     assert cli.main(arguments) == cli.INTERRUPTED == 130
@@ -286,7 +286,7 @@ def test_interruption_leaves_what_is_finished(tmp_path, monkeypatch, capsys):
 
 def test_interruption_before_the_first_stage_keeps_an_earlier_report(tmp_path, monkeypatch, capsys):
     (tmp_path / "report.html").write_text("earlier")
-    monkeypatch.setitem(report.STAGES, "kernels", interrupted)
+    monkeypatch.setitem(pipeline.STAGES, "kernels", interrupted)
     assert cli.main(["report", "--n", "12", "--out", str(tmp_path)]) == 130
     assert os.listdir(tmp_path) == ["report.html"]
     line = capsys.readouterr().err.splitlines()[-1]

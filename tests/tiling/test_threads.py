@@ -3,7 +3,8 @@
 import jax
 import pytest
 
-from rnntk.tiling.threads import CORES, in_threads
+from rnntk.tiling.threads import in_threads
+from rnntk.tiling.tuning import CORES
 
 
 def squares(n, depth=0):
