@@ -42,9 +42,9 @@ class Marginal(NamedTuple):
     needed: Int[Array, "..."]  # blocks beyond which less than a rounding error remains
     state: Float[Array, "..."]  # C = sqrt(E phi^2)
     slope: Float[Array, "..."]  # sqrt(E phi'^2)
-    share: Float[Array, "..."]  # std slope / C: c_(k+1) is this times d_k / sqrt(k+1)
-    mean: Float[Array, "..."]  # c_0
-    first: Float[Array, "..."]  # d_0
+    # Four numbers in one array: XLA's compiler gives up vectorizing passes that read many arrays.
+    # c_0, c_1, d_0, and std slope / C, which times d_k / sqrt(k + 1) is c_(k+1).
+    lowest: Float[Array, "4 ..."]
     even: Array | None  # shape (orders, ...)
     odd: Array | None  # shape (orders, ...)
     state_left: Float[Array, "blocks ..."]  # sums of c_k^2 from each block on
@@ -97,6 +97,7 @@ class Mixture:
         per_state, per_slope = safe_inverse(state), safe_inverse(slope)
         slope_left = _left(rule, slopes) * (per_slope**2)[None]
         state_left = _left(rule, states) * (per_state**2)[None]
+        share = std * slope * per_state
         left = jax.lax.stop_gradient(slope_left + state_left)[:-1]
         marginal = Marginal(
             std=std,
@@ -104,9 +105,9 @@ class Mixture:
             needed=jnp.sum(left > _NEGLIGIBLE[a.dtype == jnp.float64], axis=0),
             state=state,
             slope=slope,
-            share=std * slope * per_state,
-            mean=mean * per_state,
-            first=first * per_slope,
+            lowest=jnp.stack(
+                [mean * per_state, share * first * per_slope, first * per_slope, share]
+            ),
             even=rows * per_slope[None] if self.even else None,  # the lowest is in d_0
             odd=rows / jnp.sqrt(x + 1) * (std * per_slope)[None] if self.odd else None,
             state_left=state_left,
@@ -184,35 +185,16 @@ def _angles(one: Marginal, two: Marginal, angle: Array) -> tuple[Array, Array]:
     # Not jnp.clip, which halves the gradient at 0. Opposite inputs, as scalar tokens often are,
     # have e = 2 up to rounding.
     e = jnp.where(e < 0, 0, jnp.where(e > 2 - 16 * jnp.finfo(e.dtype).eps, 2, e))
-    near = jnp.where(e > 1, 2 - e, e)  # 1 - |rho|
-    low1, low2 = one.share * one.first, two.share * two.first
-    sums = Sums(
-        (one.mean - two.mean) ** 2 + (low1 - low2) ** 2 + 2 * (low1 * low2) * e,
-        jnp.broadcast_to((one.first - two.first) ** 2, angle.shape),
-    )
-    few = 1 + len(rule.low)
-    lows, lacks = rule.lacks(near)
-    begin = _rows(one, two, rule.orders[:few], lambda v: v[:few])
-    shares = one.share, two.share
-    sums = _add(shares, e, begin, [None, *lows], sums)
-
-    # Where both variances and the angle are the same nothing is far; where 1 - |rho| is not tiny,
-    # high powers of rho are 0.
-    identical = (e == 0) & (one.std == two.std)
-    nearest = jax.lax.stop_gradient(jnp.min(jnp.where(identical, 1, near)))
-    starts = jnp.asarray(rule.octave_orders[:: rule.block, 0].astype(e.dtype))
-    reach = -math.log(float(jnp.finfo(e.dtype).eps))
-    active = jnp.minimum(
-        jnp.maximum(jnp.max(one.needed), jnp.max(two.needed)), jnp.sum(starts * nearest < reach)
-    )
-    size = rule.block * len(rule.first)
-    rows = _rows(
+    few, size = 1 + len(rule.low), rule.block * len(rule.first)
+    low = _rows(one, two, rule.orders[:few], lambda v: v[:few])
+    far = _rows(
         one,
         two,
         rule.octave_orders.reshape(-1, size),
         lambda v: v[few:].reshape(-1, size, *v.shape[1:]),
     )
-    sums, lack = _add_far(rule, active, _Far(rows, *shares, e, lacks, sums))
+    active = _active(rule, one, two, e)
+    sums, lack = _sum_orders(rule, active, _Pairs(e, one.lowest, two.lowest, low, far))
     # what follows the active blocks counts with the 1 - |rho|^x of its lowest order
     state, slope = (
         total + (left1[active] + left2[active]) * lack
@@ -222,6 +204,25 @@ def _angles(one: Marginal, two: Marginal, angle: Array) -> tuple[Array, Array]:
         )
     )
     return (one.state * two.state) * state, (one.slope * two.slope) * slope
+
+
+def _near(e: Array) -> Array:
+    """1 - |rho|."""
+    return jnp.where(e > 1, 2 - e, e)
+
+
+def _active(rule: orders.Rule, one: Marginal, two: Marginal, e: Array) -> Int[Array, ""]:
+    """How many blocks of octaves any of the pairs needs.
+
+    Where both variances and the angle are the same nothing is far; where 1 - |rho| is not tiny,
+    high powers of rho are 0.
+    """
+    identical = (e == 0) & (one.std == two.std)
+    nearest = jax.lax.stop_gradient(jnp.min(jnp.where(identical, 1, _near(e))))
+    starts = jnp.asarray(rule.octave_orders[:: rule.block, 0].astype(e.dtype))
+    reach = -math.log(float(jnp.finfo(e.dtype).eps))
+    needed = jnp.maximum(jnp.max(one.needed), jnp.max(two.needed))
+    return jnp.minimum(needed, jnp.sum(starts * nearest < reach))
 
 
 class Rows(NamedTuple):
@@ -265,63 +266,84 @@ def _add(
     return Sums(state, slope)
 
 
-class _Far(NamedTuple):
-    """All that the sum over the octaves depends on."""
+class _Pairs(NamedTuple):
+    """All that the sums depend on."""
 
-    rows: Rows  # by blocks
-    share1: Array
-    share2: Array
     e: Array
-    lacks: list[Array]  # at the first octave
-    sums: Sums  # of the low orders
+    lowest1: Array
+    lowest2: Array
+    low: Rows
+    far: Rows  # by blocks
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _add_far(rule: orders.Rule, active: Array, far: _Far) -> tuple[Sums, Array]:
-    """Add the first ``active`` blocks of octaves; with 1 - |rho|^x of the order that follows.
+def _sum_orders(rule: orders.Rule, active: Array, pairs: _Pairs) -> tuple[Sums, Array]:
+    """The sums over the low orders and ``active`` blocks of octaves.
 
-    The derivative's rule takes a loop of fixed length that steps over the others: reverse mode
-    needs that, and it moves more memory.
+    Returns them, and 1 - |rho|^x of the order that follows. The derivative's rule takes a loop of
+    fixed length that steps over the other blocks: reverse mode needs that, and it moves more
+    memory.
     """
+
+    # In a loop of its own, whose inputs are stored beforehand: otherwise XLA takes slices that
+    # depend on the step anew for each pair, and does not vectorize the pass.
+    def begin(carry: Any) -> Any:
+        return carry[0] + 1, *_add_low(rule, pairs)
 
     def body(carry: Any) -> Any:
         i, packed, lacks = carry
-        rows = jax.tree.map(lambda v: v[i], far.rows)
-        return i + 1, *_add_block(rule, far, rows, packed, lacks)
+        rows = jax.tree.map(lambda v: v[i], pairs.far)
+        return i + 1, *_add_block(rule, pairs, rows, packed, lacks)
 
-    begun = jnp.zeros_like(active), jax.lax.complex(*far.sums), far.lacks
-    _, packed, lacks = jax.lax.while_loop(lambda carry: carry[0] < active, body, begun)
+    zero, empty = jnp.zeros_like(active), jnp.zeros_like(pairs.e)
+    start = zero, jax.lax.complex(empty, empty), [empty] * len(rule.first)
+    once = jnp.minimum(active + 1, 1)  # which is 1, but XLA must not know
+    _, packed, lacks = jax.lax.while_loop(lambda carry: carry[0] < once, begin, start)
+    _, packed, lacks = jax.lax.while_loop(
+        lambda carry: carry[0] < active, body, (zero, packed, lacks)
+    )
     return Sums(jnp.real(packed), jnp.imag(packed)), lacks[0]
 
 
-@_add_far.defjvp
-def _add_far_jvp(rule: orders.Rule, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    active, far = primals
+@_sum_orders.defjvp
+def _sum_orders_jvp(rule: orders.Rule, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    active, pairs = primals
 
-    def fixed(far: _Far) -> tuple[Sums, Array]:
+    def fixed(pairs: _Pairs) -> tuple[Sums, Array]:
         def visit(carry: Any, inputs: Any) -> tuple[Any, None]:
             i, rows = inputs
-            add = jax.checkpoint(partial(_add_block, rule, far, rows))
+            add = jax.checkpoint(partial(_add_block, rule, pairs, rows))
             return jax.lax.cond(i < active, add, lambda *old: old, *carry), None
 
         steps = jnp.arange(rule.octaves // rule.block)
-        begun = jax.lax.complex(*far.sums), far.lacks
-        packed, lacks = jax.lax.scan(visit, begun, (steps, far.rows))[0]
+        packed, lacks = jax.lax.scan(visit, _add_low(rule, pairs), (steps, pairs.far))[0]
         return Sums(jnp.real(packed), jnp.imag(packed)), lacks[0]
 
-    return jax.jvp(fixed, (far,), tangents[1:])
+    return jax.jvp(fixed, (pairs,), tangents[1:])
+
+
+def _add_low(rule: orders.Rule, pairs: _Pairs) -> tuple[Array, list[Array]]:
+    """The low orders: two sums as one complex array, which XLA computes in one pass; and lacks."""
+    (mean1, low1, first1, share1), (mean2, low2, first2, share2) = pairs.lowest1, pairs.lowest2
+    sums = Sums(
+        (mean1 - mean2) ** 2 + (low1 - low2) ** 2 + 2 * (low1 * low2) * pairs.e,
+        jnp.broadcast_to((first1 - first2) ** 2, pairs.e.shape),
+    )
+    lows, lacks = rule.lacks(_near(pairs.e))
+    sums = _add((share1, share2), pairs.e, pairs.low, [None, *lows], sums)
+    return jax.lax.complex(*sums), lacks
 
 
 def _add_block(
-    rule: orders.Rule, far: _Far, rows: Rows, packed: Array, lacks: list[Array]
+    rule: orders.Rule, pairs: _Pairs, rows: Rows, packed: Array, lacks: list[Array]
 ) -> tuple[Array, list[Array]]:
-    """One block; the two sums are one complex array, which XLA computes in one pass."""
+    """One block of octaves."""
     m = len(rule.first)
     every = list(lacks)
     for _ in range(rule.block):
         every += orders.next_octave(every[-m:])
     sums = Sums(jnp.real(packed), jnp.imag(packed))
-    sums = _add((far.share1, far.share2), far.e, rows, every[:-m], sums)
+    sums = _add((pairs.lowest1[3], pairs.lowest2[3]), pairs.e, rows, every[:-m], sums)
     return jax.lax.complex(*sums), every[-m:]
 
 
