@@ -1,6 +1,6 @@
 """Every activation beside relu in one run: time of the infinite-width kernel, and its error.
 
-    python benchmarks/activations.py [--size 1000] [--steps 50] [--out FILE.json] [--picture FILE.png]
+    python benchmarks/activations.py [--size 1000] [--steps 50] [--out F.json] [--picture F.png]
 
 Kernels of the network that most people mean, default stds, of standard normal tokens of size 8,
 symmetric, "last" readout; rounds alternate between the activations, and the least time of each
