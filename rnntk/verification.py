@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+__all__ = ["verify"]
+
 _PRECISIONS = (128, 256, 512, 1024, 2048)
 _CHOICES = {
     "readout": ("last", "mean", "sequence"),
