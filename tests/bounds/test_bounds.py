@@ -419,7 +419,7 @@ def test_small_norms_matter_behind_a_fixed_token_only():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("scale", [1e3, 1e5, 1e8])
+@pytest.mark.parametrize("scale", [1e3, 1e5])  # variances up to 4e12 are computed
 def test_saturated_erf_between_parallel_and_opposite_sequences(scale):
     rnn = ElmanRNN("erf", b_std=0.3)
     for seed in range(3):
