@@ -1,13 +1,11 @@
 """Figures of deviations, spectra, bounds, scores and training; each function returns a figure."""
 
 from rnntk.plot.comparisons import training, widths
-from rnntk.plot.figures import (
+from rnntk.plot.learning import losses, predictions, scores
+from rnntk.plot.spectra import (
     bounds,
-    losses,
     min_eigenvalue,
     min_eigenvalue_by_width,
-    predictions,
-    scores,
     spectrum,
     width_convergence,
 )

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from rnntk.compare import Comparison
-from rnntk.plot.figures import COLORS, MARKERS, STYLES, _axes, _width_axis
+from rnntk.plot.style import COLORS, MARKERS, STYLES, axes_of, width_axis
 
 LABELS = {
     "gap_infinite": "to the infinite-width kernel",
@@ -24,6 +24,10 @@ LABELS = {
     "error_infinite": "infinite-width kernel",
     "error_empirical": "initial empirical kernel",
     "error_linearized": "linearized network",
+    "movement_W": "$W$",
+    "movement_U": "$U$",
+    "movement_b": "$b$",
+    "movement_V": "$V$",
 }
 AXES = {
     "gap": "distance of outputs / size of labels",
@@ -31,6 +35,8 @@ AXES = {
     "error": "test error / size of labels",
     "misclassified": "misclassified test sequences",
     "movement": "relative movement of the weights",
+    "kernel": "relative change of the kernel",
+    "flipped": "flipped masks",
 }
 GAPS = ("gap_infinite", "gap_empirical", "gap_linearized")
 LOSSES = ("loss", "loss_linearized", "loss_empirical", "loss_infinite")
@@ -67,7 +73,7 @@ def training(
     width = comparison.widths[-1] if width is None else width
     if width not in comparison.widths:
         raise ValueError(f"width must be one of {comparison.widths}, got {width}.")
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     row = comparison.widths.index(width)
     steps = [step for step in comparison.steps if step > 0]  # 0 has no logarithm
     times = [comparison.column("time", step=step)[row, 0] for step in steps]
@@ -111,7 +117,7 @@ def widths(
         >>> rnntk.plot.widths(comparison, ["gap_infinite"]).axes[0].get_xlabel()
         'width $m$'
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     m = np.array(comparison.widths, float)
     for i, name in enumerate(columns):
         values = comparison.column(name, step=step)
@@ -126,7 +132,7 @@ def widths(
         guide = 1.4 * first * (m / m[0]) ** -0.5
         ax.plot(m, guide, color="0.4", lw=1, ls=(0, (1, 2)), label="slope $-1/2$")
     _logarithmic(ax, columns)
-    _width_axis(ax, comparison.widths)
+    width_axis(ax, comparison.widths)
     ax.legend(fontsize=7)
     return figure
 

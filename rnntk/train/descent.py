@@ -182,7 +182,7 @@ def rows(
     """Sequences of each step: batches of a new permutation in each epoch, its rest left out."""
     per_epoch = n // size
     epochs = -(-(steps - 1) // per_epoch) + 1
-    numbers = first // per_epoch + jnp.arange(epochs)
+    numbers = first // per_epoch + jnp.arange(epochs, dtype=first.dtype)
     keys = jax.vmap(partial(jax.random.fold_in, key))(numbers)
     orders = jax.vmap(partial(jax.random.permutation, x=n))(keys)[:, : per_epoch * size]
     return jax.lax.dynamic_slice_in_dim(orders.reshape(-1, size), first % per_epoch, steps)

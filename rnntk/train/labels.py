@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -80,7 +79,7 @@ def _of_kind(
     if loss.labels == "sign" and not np.isin(labels, (-1, 1)).all():
         wrong = labels[~np.isin(labels, (-1, 1))].flat[0]
         raise ValueError(f"y must be -1 or 1 for loss={loss.name!r}, got {wrong}.")
-    with jax.debug_nans(False), np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):
         targets = labels.astype(dtype)
         total = np.square(targets).sum()
     if not np.isfinite(total):

@@ -225,7 +225,7 @@ def _warn_of_divergence(task: Task, member: Member, step: int) -> None:
     stable = stable_rate_of(task.model, recipe.loss, member.initial, data.x, data.lengths)
     how = "" if recipe.optimizer else f" with learning_rate={float(task.rate):.3g}"
     limit = (
-        f"full-batch gradient descent on its kernel is stable up to {stable:.3g}"
+        f"full batches on its kernel at initialization are stable up to {stable:.3g}"
         if stable
         else f"loss={recipe.loss.name!r} has no largest stable rate"
     )

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -66,10 +67,11 @@ class Stream:
         last, where the iterable ends. The next chunk is made while the caller works with one.
         """
         pool = ThreadPoolExecutor(1, "rnntk-stream")
+        x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
         ahead: deque[tuple[int, Future[tuple[Batch, int]]]] = deque()
         try:
             for count in chain(counts, [0]):
-                ahead.append((count, pool.submit(self._chunk, count, capacity)))
+                ahead.append((count, pool.submit(self._ahead, count, capacity, x64)))
                 if len(ahead) < 2:
                     continue
                 asked, future = ahead.popleft()
@@ -80,6 +82,12 @@ class Stream:
                     return
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ahead(self, count: int, capacity: int, x64: bool) -> tuple[Batch, int]:
+        # JAX keeps these settings by thread.
+        (device,) = self.x.devices()
+        with jax.enable_x64(x64), jax.default_device(device):
+            return self._chunk(count, capacity)
 
     def _chunk(self, count: int, capacity: int) -> tuple[Batch, int]:
         size = self.batch_size

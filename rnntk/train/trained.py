@@ -72,8 +72,8 @@ class Trained:
         Example:
             >>> import jax, jax.numpy as jnp, rnntk
             >>> x, y = jnp.ones((2, 3, 1)), jnp.array([1.0, 1.0])
-            >>> trained = fit(rnntk.ElmanRNN(), jax.random.key(0), x, y, width=16,
-            ...               learning_rate=0.1, steps=20, seeds=3)
+            >>> trained = rnntk.train.fit(rnntk.ElmanRNN(), jax.random.key(0), x, y, width=16,
+            ...                           learning_rate=0.1, steps=20, seeds=3)
             >>> trained.predict(x).shape
             (3, 2, 1)
         """

@@ -1,5 +1,6 @@
 """Figures: what is drawn where, and that nothing global is touched."""
 
+import itertools
 import sys
 import warnings
 
@@ -55,7 +56,7 @@ FIGURES = {
     ),
     "scores": lambda **ax: plot.scores({"NTK": 0.9, "RBF": 0.8}, "test accuracy", **ax),
     "losses": lambda **ax: plot.losses(
-        np.array([1.0, 2.0]), np.ones((3, 2)), np.array([1.0, 0.5]), **ax
+        np.tile([1.0, 2.0], (3, 1)), np.ones((3, 2)), np.ones(4), np.ones(4), **ax
     ),
     "predictions": lambda **ax: plot.predictions(RNG.normal(size=9), RNG.normal(size=9), **ax),
 }
@@ -199,3 +200,28 @@ def test_bounds_differ_without_colour():
         for line in figure.axes[0].lines
     ]
     assert len(looks) == len(set(looks)) == 8
+
+
+def test_scores_that_are_all_zero_have_a_plain_axis():
+    axes = plot.scores({"NTK": 0.0, "RBF": 0.0}, "test accuracy").axes[0]
+    assert axes.get_xlim() == (0.0, 1.0)
+
+
+def test_numbers_of_bounds_do_not_meet(tmp_path):
+    """Each number stands at its row, to the right of everything that is drawn."""
+    lower = {f"lower {i}": 10.0**-i for i in range(8)}
+    figure = plot.bounds(2.0, (1.9, 2.1), lower, {"pair": 3.0})
+    figure.savefig(tmp_path / "bounds.png")
+    axes = figure.axes[0]
+    (numbers,) = axes.child_axes
+    boxes = [label.get_window_extent() for label in numbers.get_yticklabels()]
+    assert len(boxes) == 10
+    assert all(one.y1 <= two.y0 + 1 for one, two in itertools.pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= axes.get_window_extent().x1
+
+
+def test_networks_out_of_range_are_left_out():
+    deviations = {"NTK": np.array([[np.nan, np.inf], [0.2, np.nan]])}
+    axes = plot.width_convergence([16, 64], deviations).axes[0]
+    means = axes.lines[1]
+    np.testing.assert_allclose(means.get_ydata(), [0.2])

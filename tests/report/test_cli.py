@@ -1,5 +1,7 @@
 """The command line: one line for every mistake, and its exit code."""
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 import rnntk
-from rnntk import cli, datasets, report
+from rnntk import cli, datasets, report, spectrum
+from rnntk.cli import options as cli_options
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +55,12 @@ def fails_with(capsys, arguments):
         (["--n", "2"], "n must be at least 8 training sequences, got 2"),
         (["--data", "missing.npz"], "missing.npz: no such file"),
         (["--data", "missing.csv"], "missing.csv: no such file"),
-        (["--data", "data.txt"], "data must be digits, a .npz file or .csv files"),
+        (["--data", "data.txt"], "data must be digits, or files that end in .npz, .npy, .csv, .ts"),
+        (["--activation", "swish2"], "activation must be one of"),
+        (["--ridge", "-1"], "--ridge: expected a positive number, got '-1'"),
+        (["--seed", "-1"], "--seed: expected a whole number of at least 0, got '-1'"),
+        (["--config", "missing.toml"], "missing.toml: no such file"),
+        (["--readout", "sequence"], "--readout: invalid choice: 'sequence'"),
     ],
 )
 def test_wrong_options(capsys, options, expected):
@@ -108,16 +116,17 @@ def test_folder_that_cannot_be_made(capsys, data, tmp_path):
         assert line == f"rnntk: --out must be a folder; {folder} is a file, or lies in one."
 
 
-def test_networks_that_do_not_fit_end_in_one_line(capsys, data, tmp_path):
+def test_networks_that_do_not_fit_leave_the_rest(capsys, data, tmp_path):
     # 2e6 squared weights are 32 TB, which no machine of this kind allocates.
-    options = ["--widths", "2000000", "--seeds", "1", "--out", str(tmp_path / "out")]
-    assert cli.main(["report", "--data", data, *options]) == 2
+    options = ["--widths", "2000000", "--width-train", "8", "--steps", "5", "--seeds", "1", "--out"]
+    assert cli.main(["report", "--data", data, *options, str(tmp_path / "out")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]  # after the progress bar
-    assert last == "rnntk: out of memory; use a smaller --n or --widths."
+    reason = "out of memory; use a smaller --n or --widths."
+    assert last == f"rnntk: the stage widths failed: {reason}"
 
 
 def test_help_shows_a_file_that_can_be_read(tmp_path):
-    rows = [line.strip() for line in cli.CSV_EXAMPLE.splitlines()[1:]]
+    rows = [line.strip() for line in cli_options.CSV_EXAMPLE.splitlines()[1:]]
     path = tmp_path / "example.csv"
     path.write_text("\n".join([*rows, "second,1,0.5,1,8"]))
     np.testing.assert_array_equal(datasets.load(path).x[0], [[0.5, -1], [0.25, 3]])
@@ -127,7 +136,7 @@ def test_help_is_wrapped(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["report", "--help"])
     text = capsys.readouterr().out
-    assert cli.CSV_EXAMPLE in text
+    assert cli_options.CSV_EXAMPLE in text
     assert "step orders the rows" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 100
 
@@ -191,7 +200,7 @@ def test_ctrl_c_in_a_real_process(tmp_path):
         [sys.executable, "-c", code, "report", *arguments], stderr=subprocess.PIPE, text=True
     ) as process:
         seen = ""
-        while "step/s" not in seen:  # the bar of the networks' training
+        while "4/5 predictions" not in seen:  # most stages are finished
             character = process.stderr.read(1)
             assert character, seen
             seen += character
@@ -201,4 +210,58 @@ def test_ctrl_c_in_a_real_process(tmp_path):
     assert process.returncode == 130
     assert rest.splitlines()[-1].startswith("rnntk: interrupted; the stages that were finished")
     assert "Traceback" not in rest
-    assert set(os.listdir(tmp_path / "out")) == {"kernels.npz", "report.html", "results.json"}
+    files = {"kernels.npz", "report.html", "results.json", "config.toml"}
+    assert set(os.listdir(tmp_path / "out")) == files
+
+
+def test_options_of_a_file_and_of_the_line(monkeypatch, tmp_path):
+    seen = []
+
+    def run(settings):
+        seen.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "run", run)
+    path = tmp_path / "config.toml"
+    path.write_text('widths = [8]\nw-std = 1.5\ntrainable = ["W", "U"]\n')
+    line = "--seeds 3 --w-std 1.25 --b-std 0.5 --depth 2 --bidirectional --task regression"
+    cli.main(["report", "--config", str(path), *line.split()])
+    (found,) = seen
+    assert (found.widths, found.w_std, found.trainable) == ((8,), 1.25, ("W", "U"))
+    assert (found.seeds, found.b_std, found.depth, found.bidirectional) == (3, 0.5, 2, True)
+    assert found.task == "regression"
+
+
+def test_quiet_prints_nothing(capsys, data, tmp_path):
+    line = "--widths 8 --seeds 1 --steps 2 --quiet --out"
+    assert cli.main(["report", "--data", data, *line.split(), str(tmp_path / "out")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_small_commands(capsys, data, tmp_path):
+    """Kernel, spectrum, certificate and its verification of one network, against the library."""
+    network = ["--activation", "erf", "--b-std", "0.25", "--n", "6"]
+    file = str(tmp_path / "kernels.npz")
+    assert cli.main(["kernel", "--data", data, *network, "--out", file, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    ntk = np.load(file)["ntk"]
+    assert said["shape"] == [6, 6]
+    kept = np.sort(np.random.default_rng(0).permutation(20)[:6])
+    x = np.load(data)["x"][kept]
+    expected = rnntk.infinite_kernel(rnntk.ElmanRNN("erf", b_std=0.25), x).ntk
+    np.testing.assert_allclose(ntk, expected, rtol=1e-12)
+    assert cli.main(["spectrum", "--data", data, *network, "--ridge", "0.1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["summary"]["trace"] == pytest.approx(np.trace(ntk))
+    assert found["summary"]["effective_dimension"] < 6
+    certificate = str(tmp_path / "certificate.npz")
+    assert cli.main(["certify", "--data", data, *network, "--out", certificate]) == 0
+    assert "smallest eigenvalue of the exact NTK in [" in capsys.readouterr().out
+    assert cli.main(["verify", certificate]) == 0
+    assert capsys.readouterr().out.startswith("verified: the smallest eigenvalue lies in [")
+    forged = dataclasses.replace(spectrum.Certificate.load(certificate), lower=1e3, upper=2e3)
+    forged.save(certificate)
+    assert cli.main(["verify", certificate, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["verified"] is False
+    assert "there are 20" in fails_with(capsys, ["kernel", "--data", data, "--n", "21"])

@@ -127,7 +127,7 @@ def test_an_interrupt_keeps_what_there_is_and_the_same_call_goes_on(monkeypatch,
 
     def interrupted(call, *arguments):
         calls.append(call)
-        if calls.count(descent.advance_stored) in (1, 5):
+        if call is descent.advance_stored and calls.count(call) in (1, 5):
             raise KeyboardInterrupt
         return run(call, *arguments)
 

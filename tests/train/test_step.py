@@ -160,6 +160,30 @@ def test_a_step_is_the_update_by_hand(case):
     assert abs(moved).max() > 1e-3
 
 
+def test_batches_of_epochs_in_float64():
+    rnn, (x, y) = ElmanRNN(), problem(ElmanRNN(), "squared")
+    settings = {"width": M, "learning_rate": RATE, "steps": 2}
+    trained = fit(rnn, KEY, x, y, batch_size=1, **settings)
+    start = single(trained.initial_params)
+    initial = by_hand(rnn, start, x, None)
+    # Which two of the sequences came, the losses say.
+    first = [np.square(y[i]).sum() / 2 for i in range(N)]
+    params, row = start, int(np.argmin(np.abs(first - trained.losses[0, 0])))
+    for step in range(2):
+
+        def value(params, row):
+            change = by_hand(rnn, params, x, None) - initial - y
+            return jnp.square(change[row]).sum() / 2
+
+        if step:
+            rest = [i for i in range(N) if i != row]
+            found = [float(value(params, i)) for i in rest]
+            row = rest[int(np.argmin(np.abs(found - trained.losses[0, 1])))]
+        np.testing.assert_allclose(trained.losses[0, step], value(params, row), **CLOSE)
+        params = update_by_hand(rnn, params, lambda params, row=row: value(params, row))
+    assert_close(single(trained.params), params)
+
+
 def test_centring_by_doubling_and_without():
     rnn, x, y = ElmanRNN(), *problem(ElmanRNN(), "squared")
     settings = {"width": M, "learning_rate": RATE, "steps": 1}

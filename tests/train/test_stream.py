@@ -16,18 +16,19 @@ T, D = 3, 2
 SETTINGS = {"width": 6, "learning_rate": 0.05}
 
 
-def block(size, seed=0, t=T):
+def block(size, seed=0, t=T, dtype=np.float32):
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((size, t, D)).astype(np.float32), rng.standard_normal(size)
+    return rng.standard_normal((size, t, D)).astype(dtype), rng.standard_normal(size)
 
 
 def joined(blocks):
     return tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True))
 
 
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("size", "batch_size", "steps"), [(4, None, 5), (4, 2, 10), (4, 5, 4)])
 def test_a_stream_is_its_samples_in_order(size, batch_size, steps):
-    stream = [block(size, seed) for seed in range(5)]
+    stream = [block(size, seed, dtype=float) for seed in range(5)]
     found = fit(ElmanRNN(), KEY, iter(stream), batch_size=batch_size, **SETTINGS)
     assert found.steps == steps
     x, y = joined(stream)
@@ -39,13 +40,13 @@ def test_a_stream_is_its_samples_in_order(size, batch_size, steps):
 
         def loss(params, rows=rows):
             change = rnn.apply(params, x[rows]) - rnn.apply(start, x[rows])
-            return jnp.square(change[:, 0] - y[rows].astype(np.float32)).sum() / (2 * b)
+            return jnp.square(change[:, 0] - y[rows]).sum() / (2 * b)
 
         value, gradient = jax.value_and_grad(loss)(params)
-        np.testing.assert_allclose(found.losses[0, step], value, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found.losses[0, step], value, rtol=1e-12)
         params = jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient)
     for got, want in zip(*map(jax.tree.leaves, (found.params, params)), strict=True):
-        np.testing.assert_allclose(got[0], want, rtol=1e-4, atol=1e-5)  # float32
+        np.testing.assert_allclose(got[0], want, rtol=1e-12, atol=1e-13)
 
 
 def test_lengths_come_with_the_blocks():
@@ -91,11 +92,27 @@ def failing():
             "output_dim must say how many classes there are",
         ),
         (failing(), {}, OSError, "no more samples"),
+        (
+            [block(2)],
+            {"metrics": {"one": lambda p, q: 1.0}},
+            ValueError,
+            "record must say at which steps of a generator to record, got None",
+        ),
     ],
 )
 def test_bad_streams_are_named(stream, changes, error, message):
     with pytest.raises(error, match=message):
         fit(ElmanRNN(), KEY, stream, **SETTINGS | changes)
+
+
+def test_a_generator_cannot_begin_again_for_networks_that_do_not_fit():
+    with pytest.raises(ValueError, match="at least") as told:
+        fit(ElmanRNN(), KEY, [block(2)], memory_limit=1, **SETTINGS)
+    settings = SETTINGS | {"seeds": 2, "memory_limit": int(str(told.value).split()[5])}
+    with pytest.raises(ValueError, match="x must be iterable more than once"):
+        fit(ElmanRNN(), KEY, iter([block(2)]), **settings)
+    found = fit(ElmanRNN(), KEY, [block(2)], **settings)
+    assert found.losses.shape == (2, 1)
 
 
 def test_nan_in_a_later_block_is_named():

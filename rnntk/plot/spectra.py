@@ -1,9 +1,4 @@
-"""Figures of kernels, spectra and predictions.
-
-Every function draws on the given Matplotlib axes, or on a new figure if there are none, and
-returns the figure. Nothing here touches pyplot or Matplotlib's global settings; markers and line
-styles differ as colours do, so that a figure survives printing in grey.
-"""
+"""Figures of kernels and their spectra: deviations, eigenvalues, bounds."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -14,34 +9,20 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
-from rnntk.bounds.eigenvalue import Bounds
+from rnntk.bounds import Bounds
 from rnntk.linalg import matrices
-from rnntk.spectrum.certificate import Certificate
-from rnntk.spectrum.intervals import MinEigenvalue
-
-SIZE = (5.2, 3.6)
-# Okabe and Ito's colours, which stay apart for colour-blind readers, dark ones first.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-BOUND_MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "h")
-STYLES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-
-
-def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
-    if ax is None:
-        figure = Figure(figsize=SIZE, layout="constrained")
-        return figure, figure.subplots()
-    return ax.figure.figure, ax  # of a SubFigure, the figure it is part of
-
-
-def _width_axis(ax: Axes, widths: Sequence[int]) -> None:
-    ax.set_xscale("log")
-    ax.set_xticks(list(widths), [str(width) for width in widths])
-    ax.set_xlim(min(widths) / 1.5, max(widths) * 1.5)
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("width $m$")
+from rnntk.plot.style import (
+    BOUND_MARKERS,
+    COLORS,
+    MARKERS,
+    STYLES,
+    axes_of,
+    positive,
+    width_axis,
+)
+from rnntk.spectrum import Certificate, MinEigenvalue
 
 
 def width_convergence(
@@ -57,7 +38,7 @@ def width_convergence(
         widths: the widths m.
         deviations: for each kind of kernel by name, :math:`\|K_m - K\|_F / \|K\|_F`, a row for
             each width and a column for each seed. Small marks are seeds, large ones their
-            geometric means.
+            geometric means. NaN, of a kernel out of range, is left out.
         slopes: fitted slopes by the same names, drawn through the centre of the points.
         ax: axes to draw on.
 
@@ -68,17 +49,20 @@ def width_convergence(
         >>> figure.axes[0].get_xlabel()
         'width $m$'
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     m = np.asarray(widths, float)
     ends = np.array([m.min() / 1.4, m.max() * 1.4])
     for i, (name, values) in enumerate(deviations.items()):
         color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
         shift = 1.04 ** (2 * i - len(deviations) + 1)  # side by side, not on top of each other
-        flat = np.repeat(m * shift, values.shape[1])
-        ax.plot(flat, values.ravel(), marker, ms=3.5, mfc="none", mec=color, mew=0.7)
-        mean = np.exp(np.mean(np.log(values), axis=1))
-        ax.plot(m * shift, mean, marker, ms=7, color=color, label=name)
-        center = (np.exp(np.mean(np.log(m))), np.exp(np.mean(np.log(mean))))
+        flat, logs = np.repeat(m * shift, values.shape[1]), np.log(positive(values))
+        ax.plot(flat, np.exp(logs).ravel(), marker, ms=3.5, mfc="none", mec=color, mew=0.7)
+        there = np.isfinite(logs).any(axis=1)  # widths at which a network is in range
+        mean = np.array([np.exp(np.nanmean(row)) for row in logs[there]])
+        ax.plot(m[there] * shift, mean, marker, ms=7, color=color, label=name)
+        center = (1.0, 1.0)
+        if there.any():
+            center = (np.exp(np.mean(np.log(m[there]))), np.exp(np.mean(np.log(mean))))
         if slopes and name in slopes:
             line = center[1] * (ends / center[0]) ** slopes[name]
             style = ("-", *STYLES)[i % 4]
@@ -87,7 +71,7 @@ def width_convergence(
     ax.plot(ends, guide, color="0.4", lw=1, ls=(0, (1, 2)), label="theory's slope $-1/2$")
     ax.set_yscale("log")
     ax.set_ylabel(r"$\|K_m - K\|_F \,/\, \|K\|_F$")
-    _width_axis(ax, widths)
+    width_axis(ax, widths)
     ax.legend(fontsize=8)
     return figure
 
@@ -131,14 +115,14 @@ def spectrum(
             raise ValueError(f"{name} must be eigenvalues with {axes} axes, got shape {shape}.")
         if not np.isfinite(rows).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity.")
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     unresolved = False
     for rows, _, _, color, style, label in [*curves[1:], curves[0]]:
         ordered = np.sort(rows, axis=1)[:, ::-1]
         n, sizes = rows.shape[1], [matrices.size_of_spectrum(row) for row in rows]
         floors = np.array([matrices.resolution(n, size, dtype) for size in sizes])
         resolved = (ordered > floors[:, None]).all(axis=0)
-        shown = _positive(ordered)
+        shown = positive(ordered)
         mean = shown[0] if len(shown) == 1 else np.exp(np.mean(np.log(shown), axis=0))
         ranks = np.arange(1, n + 1)
         shown, hollow = np.where(resolved, mean, np.nan), np.where(resolved, np.nan, mean)
@@ -176,7 +160,7 @@ def min_eigenvalue_by_width(
         >>> figure.axes[0].get_ylabel()
         'smallest eigenvalue'
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     m = np.asarray(widths, float)
     seeds = np.shape(values)[1]
     ax.axhline(limit, color=COLORS[0], lw=1.5, label="infinite width")
@@ -204,7 +188,7 @@ def min_eigenvalue_by_width(
     )
     ax.set_ylim(bottom=min(0.0, float(np.min(values))))
     ax.set_ylabel("smallest eigenvalue")
-    _width_axis(ax, widths)
+    width_axis(ax, widths)
     ax.legend(fontsize=8, loc="lower right")
     return figure
 
@@ -234,7 +218,7 @@ def bounds(
         >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
         ['lower bound: schur', 'smallest eigenvalue', 'upper bound: pair']
     """
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     rows = [(f"lower bound: {name}", bound, 0) for name, bound in _ascending(lower)]
     rows += [("smallest eigenvalue", value, 1)]
     rows += [(f"upper bound: {name}", bound, 2) for name, bound in _ascending(upper)]
@@ -243,16 +227,6 @@ def bounds(
     for y, (_, bound, kind) in enumerate(rows):
         marker, color = (">", "o", "<")[kind], (COLORS[2], COLORS[0], COLORS[1])[kind]
         ax.plot([max(bound, left)], [y], marker, ms=8, color=color, clip_on=False, zorder=3)
-        text = f"{bound:.3g}" if bound > 0 else f"{bound:.3g} (at the edge)"
-        ax.annotate(
-            text,
-            (max(bound, left), y),
-            (0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-        )
     y = len(lower)
     ends = [max(end, left) for end in interval]
     ax.plot(ends, [y, y], "-", marker="|", ms=12, color=COLORS[0], lw=2)
@@ -261,6 +235,11 @@ def bounds(
     ax.set_xlim(left / 1.5, max(positive, default=1.0) * 4)
     ax.set_ylim(-0.6, len(rows) - 0.3)
     ax.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    # the numbers in a column of their own, where no marker or row covers them
+    numbers = ax.secondary_yaxis("right")
+    texts = [f"{bound:.3g}" if bound > 0 else f"{bound:.3g} (at the edge)" for _, bound, _ in rows]
+    numbers.set_yticks(range(len(rows)), texts, fontsize=8)
+    numbers.tick_params(length=0)
     ax.set_xlabel(r"$\lambda_{\min}$ of the NTK")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(axis="y", color="0.9")
@@ -318,10 +297,10 @@ def min_eigenvalue(
     ):
         if len(given) != len(at):
             raise ValueError(f"{name} must hold one for each x, {len(at)}, got {len(given)}.")
-    figure, ax = _axes(ax)
+    figure, ax = axes_of(ax)
     _bound_curves(ax, at, "upper", [bound.upper for bound in bounds])
     value, low, high = (
-        _positive([getattr(s, name) for s in smallest]) for name in ("value", "lower", "upper")
+        positive([getattr(s, name) for s in smallest]) for name in ("value", "lower", "upper")
     )
     resolved = np.array([s.resolved for s in smallest])
     shown = np.where(resolved, value, np.nan)
@@ -341,7 +320,7 @@ def min_eigenvalue(
         look = {**hollow, "mfc": COLORS[0], "clip_on": False}
         ax.plot(at[below], place, "v", transform=edge, label="not positive, at the edge", **look)
     if certificates:
-        ends = _positive([[c.lower, c.upper] for c in certificates]).ravel()
+        ends = positive([[c.lower, c.upper] for c in certificates]).ravel()
         twice, label = np.repeat(at, 2), "certified, exact kernel"
         ax.plot(twice, ends, "x", ms=9, mew=1.2, color="black", zorder=4, label=label)
     _bound_curves(ax, at, "lower", [bound.lower for bound in bounds])
@@ -364,109 +343,7 @@ def _bound_curves(
     names = list(dict.fromkeys(name for one in bounds for name in one))
     look = dict(zip(names, cycle(zip(cycle(COLORS[1:]), BOUND_MARKERS, strict=False))))
     for name in sorted(names, key=lambda name: -bounds[-1].get(name, 0.0)):
-        curve = _positive([one.get(name, np.nan) for one in bounds])
+        curve = positive([one.get(name, np.nan) for one in bounds])
         color, marker = look[name]
         label = f"{side} bound: {name}"
         ax.plot(at, curve, style, marker=marker, ms=4.5, lw=1, mfc=fill, color=color, label=label)
-
-
-def _positive(values: ArrayLike) -> np.ndarray:
-    """NaN, which is not drawn, for what has no place on a logarithmic axis."""
-    array = np.asarray(values, float)
-    return np.where((array > 0) & np.isfinite(array), array, np.nan)
-
-
-def scores(values: Mapping[str, float], metric: str, *, ax: Axes | None = None) -> Figure:
-    """Test scores of several methods as bars, in the order given.
-
-    Args:
-        values: score by the method's name.
-        metric: what the score is, the label of its axis.
-        ax: axes to draw on.
-
-    Example:
-        >>> import rnntk
-        >>> rnntk.plot.scores({"NTK": 0.9, "RBF": 0.8}, "accuracy").axes[0].get_xlabel()
-        'accuracy'
-    """
-    figure, ax = _axes(ax)
-    names = list(values)
-    ax.barh(names, list(values.values()), color="0.75", edgecolor="0.2", height=0.6)
-    for y, value in enumerate(values.values()):
-        ax.annotate(
-            f"{value:.3g}", (value, y), (4, 0), textcoords="offset points", va="center", fontsize=9
-        )
-    ax.set_xlim(0, 1.15 * max(values.values()))
-    ax.invert_yaxis()
-    ax.set_xlabel(metric)
-    return figure
-
-
-def losses(
-    times: Float[np.ndarray, " k"],
-    trained: Float[np.ndarray, "s k"],
-    predicted: Float[np.ndarray, " k"],
-    *,
-    ax: Axes | None = None,
-) -> Figure:
-    """Training loss of finite networks, and of the kernel's gradient flow, both logarithmic.
-
-    Args:
-        times: learning rate times steps.
-        trained: losses of the networks, a row for each seed.
-        predicted: loss of the gradient flow at the same times.
-        ax: axes to draw on.
-
-    Example:
-        >>> import numpy as np, rnntk
-        >>> t = np.array([1.0, 2.0])
-        >>> rnntk.plot.losses(t, np.exp(-t)[None], np.exp(-t)).axes[0].get_ylabel()
-        'training loss'
-    """
-    figure, ax = _axes(ax)
-    for i, row in enumerate(np.asarray(trained)):
-        label = f"network of each seed ({len(trained)})" if i == 0 else None
-        ax.plot(times, row, "-", lw=0.7, color="0.55", label=label)
-    ax.plot(times, predicted, "--", lw=2, color=COLORS[0], label="kernel, gradient flow")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xlabel(r"training time $\eta\,k$ (learning rate times steps)")
-    ax.set_ylabel("training loss")
-    ax.legend(fontsize=8)
-    return figure
-
-
-def predictions(
-    kernel: Float[np.ndarray, " k"],
-    network: Float[np.ndarray, " k"],
-    *,
-    ax: Axes | None = None,
-) -> Figure:
-    """Each prediction of trained networks against the kernel's, with the diagonal.
-
-    Args:
-        kernel: predictions of the kernel, flattened.
-        network: predictions of the networks for the same inputs and outputs.
-        ax: axes to draw on.
-
-    Example:
-        >>> import numpy as np, rnntk
-        >>> rnntk.plot.predictions(np.zeros(3), np.ones(3)).axes[0].get_xlabel()
-        'prediction of the kernel'
-    """
-    figure, ax = _axes(ax)
-    low = float(min(np.min(kernel), np.min(network)))
-    high = float(max(np.max(kernel), np.max(network)))
-    margin = 0.04 * (high - low) or 1.0
-    ends = [low - margin, high + margin]
-    ax.plot(
-        np.ravel(kernel), np.ravel(network), ".", ms=2, color=COLORS[0], alpha=0.4, rasterized=True
-    )
-    ax.plot(ends, ends, "-", color="0.1", lw=1, label="equal")
-    ax.set_xlim(*ends)
-    ax.set_ylim(*ends)
-    ax.set_aspect("equal")
-    ax.set_xlabel("prediction of the kernel")
-    ax.set_ylabel("prediction of the networks, mean")
-    ax.legend(fontsize=8, loc="upper left")
-    return figure
