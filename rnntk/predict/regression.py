@@ -133,7 +133,7 @@ class KernelRegression:
 
     @property
     def condition_number(self) -> float:
-        r"""Of :math:`K + \lambda I`, to about a hundredth.
+        r"""Of :math:`K + \lambda I`, to about a twentieth.
 
         Example:
             >>> import numpy as np
