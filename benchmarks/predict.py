@@ -42,6 +42,7 @@ import rnntk
 from rnntk import predict
 
 OUTPUTS, STEPS, TOKEN = 10, 20, 8
+PARTS = ("exact", "leave-one-out", "flow", "likelihood", "methods")
 RNN = rnntk.ElmanRNN("relu", b_std=0.1)
 
 
@@ -273,25 +274,26 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=4000, help="of the methods' comparison")
     parser.add_argument("--large", type=int, help="number of sequences of one large solve")
     parser.add_argument("--method", default="float32", help="of the large solve")
+    parser.add_argument("--only", help="one part: " + ", ".join(PARTS))
     parser.add_argument("--out", type=Path, help="where to write JSON")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     results: dict[str, Any] = {"environment": environment()}
-    if options.large:
-        results["large"] = [large(options.large, options.method)]
-    else:
-        sizes = [int(size) for size in options.sizes.split(",")]
-        results["exact"] = [row for n in sizes for row in exact(n)]
-        results["leave-one-out over 20 ridges"] = [leave_one_out(n) for n in sizes]
-        results["gradient flow"] = [flow(n) for n in sizes]
-        results["marginal likelihood"] = [
-            likelihood(options.sequences // 4, kind) for kind in ("nngp", "ntk")
-        ]
-        results["methods"] = methods(options.sequences)
     print(", ".join(f"{name} {value}" for name, value in results["environment"].items()))
-    for name, rows in results.items():
-        if name != "environment":
-            print(f"\n{name}\n{table(rows)}")
+    sizes = [int(size) for size in options.sizes.split(",")]
+    calls: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "exact": lambda: [row for n in sizes for row in exact(n)],
+        "leave-one-out": lambda: [leave_one_out(n) for n in sizes],
+        "flow": lambda: [flow(n) for n in sizes],
+        "likelihood": lambda: [likelihood(options.sequences // 4, k) for k in ("nngp", "ntk")],
+        "methods": lambda: methods(options.sequences),
+    }
+    if options.large:
+        calls = {"large": lambda: [large(options.large, options.method)]}
+    for name, call in calls.items():
+        if options.only in (None, name):
+            results[name] = call()
+            print(f"\n{name}\n{table(results[name])}", flush=True)
     if options.out:
         save(options.out, results)
 

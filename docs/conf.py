@@ -85,7 +85,9 @@ def check_complete(app: Sphinx, error: Exception | None) -> None:
 
 
 def skip_member(app: Sphinx, what: str, name: str, item: Any, skip: bool, options: Any) -> bool:
-    """Leave out what a NamedTuple says of its fields; its own docstring says more."""
+    """Leave out what a NamedTuple says of its fields, and what scikit-learn adds for routing."""
+    if re.fullmatch(r"set_\w+_request", name):
+        return True
     return skip or (getattr(item, "__doc__", None) or "").startswith("Alias for field number")
 
 

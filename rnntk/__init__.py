@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+import importlib
 from types import ModuleType
 
 from rnntk import (
@@ -57,7 +58,5 @@ __all__ = [
 def __getattr__(name: str) -> ModuleType:
     """The estimators when they are asked for: they load scikit-learn, which takes a second."""
     if name == "estimators":
-        from rnntk import estimators
-
-        return estimators
+        return importlib.import_module("rnntk.estimators")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int
 
 from rnntk.sequences import pad
 
+__all__ = ["from_channels_first", "from_long_frame", "from_nan_padded"]
+
 Padded = tuple[Float[Array, "n t d"], Int[Array, " n"]]
 
 

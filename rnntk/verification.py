@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+__all__ = ["verify"]
+
 _PRECISIONS = (128, 256, 512, 1024, 2048)
 _CHOICES = {
     "readout": ("last", "mean", "sequence"),
@@ -21,6 +23,8 @@ _CHOICES = {
     "bidirectional": (False, True),
 }
 _STDS = ("w_std", "u_std", "b_std", "v_std", "initial_state_std")
+
+_SMOOTH = ("erf", "gelu", "sin", "cos")
 
 Cells = dict[tuple[int, int], Any]
 
@@ -132,7 +136,7 @@ def _is_network(network: dict[str, Any]) -> bool:
     if not isinstance(groups, list) or not groups or any(g not in list("WUbV") for g in groups):
         return False
     # slopes are those that the activation's name tells
-    if network["activation"] == "erf":
+    if network["activation"] in _SMOOTH:
         return "slopes" not in network
     given, name = network.get("slopes"), network["activation"]
     if not isinstance(given, list) or len(given) != 2 or not all(map(_is_number, given)):
@@ -310,9 +314,9 @@ class _Recursion:
         share = unit**2 / d if network["input_scaling"] == "fan_in" else unit**2
         self.tokens = self.u2 * iv.mpf(share.numerator) / iv.mpf(share.denominator)
         self.trained = {g: int(g in network["trainable"]) for g in "WUbV"}
-        self.moments = self._erf
+        smooth = {"erf": self._erf, "gelu": self._gelu, "sin": self._sin, "cos": self._cos}
+        self.moments = smooth.get(network["activation"], self._piecewise_linear)
         if "slopes" in network:
-            self.moments = self._piecewise_linear
             below, above = (iv.mpf(slope) for slope in network["slopes"])
             self.p2, self.q2 = ((above + below) / 2) ** 2, ((above - below) / 2) ** 2
         self.known: dict[tuple[Any, ...], list[list[Any]]] = {}
@@ -380,6 +384,24 @@ class _Recursion:
         iv = self.iv
         root = iv.sqrt((1 + 2 * a) * (1 + 2 * b) - 4 * c * c)
         return 2 / iv.pi * iv.atan2(2 * c, root), 4 / (iv.pi * root)
+
+    def _gelu(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        """Of u P(v < u), v normal: by parts, from E P P' = 1/4 + asin(c / sqrt(pq)) / (2 pi)."""
+        iv, p, q = self.iv, 1 + a, 1 + b
+        det = 1 + 2 * a if a is b is c else p * q - c * c
+        root = iv.sqrt(det)
+        both = 1 / iv.mpf(4) + iv.atan2(c, root) / (2 * iv.pi)
+        density = 1 / (2 * iv.pi * root)  # of both v - u and v' - u' at 0
+        state = c * both + density * (a * b + c * c * (1 - a * b) / (p * q))
+        return state, both + density * c * (1 / p + 1 / q + 1 / det)
+
+    def _sin(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        near, far = self.iv.exp(c - (a + b) / 2) / 2, self.iv.exp(-c - (a + b) / 2) / 2
+        return near - far, near + far
+
+    def _cos(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
+        sines, cosines = self._sin(a, b, c)
+        return cosines, sines
 
     def _piecewise_linear(self, a: Any, b: Any, c: Any) -> tuple[Any, Any]:
         """Of p u + q |u|: p^2 c + q^2 E |u u'|, whose second mean has slopes from -1 to 1 in c.

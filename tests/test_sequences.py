@@ -30,7 +30,7 @@ def test_bad_lists(sequences, message):
 
 
 def test_scalars_are_tokens_of_size_1():
-    x, lengths = pad([[1, 2, 3], np.ones(1, np.float32)])
+    x, lengths = pad([np.array([1.0, 2.0, 3.0]), np.ones(1)])
     assert np.asarray(x).tolist() == [[[1.0], [2.0], [3.0]], [[1.0], [0.0], [0.0]]]
     assert lengths.tolist() == [3, 1]
 

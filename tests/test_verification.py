@@ -15,7 +15,7 @@ from rnntk.verification import verify
 
 SUBJECTS = {
     "matrix": None,
-    **{name: ElmanRNN(name) for name in ("relu", "abs", "linear", "erf")},
+    **{name: ElmanRNN(name) for name in ("relu", "abs", "linear", "erf", "gelu", "sin", "cos")},
     "leaky": ElmanRNN(leaky_relu(0.3)),
 }
 

@@ -84,9 +84,9 @@ def min_eigenvalue(
         x: tokens, sequences of one length; float32 or float64.
         rigorous: round every value to the safe side: the kernel's entries are enclosed in ball
             arithmetic, which needs python-flint (the extra ``certify``) and relu, leaky_relu, abs,
-            linear or erf. Otherwise they are computed in float64 from the kernel in the dtype of
-            ``x``, with allowances for its rounding, n eps of the eigenvalues that enter, which are
-            estimates.
+            linear, erf, gelu, sin or cos. Otherwise they are computed in float64 from the kernel in
+            the dtype of ``x``, with allowances for its rounding, n eps of the eigenvalues that
+            enter, which are estimates.
 
     Raises:
         ValueError: for bad tokens, and with ``rigorous`` for another activation.

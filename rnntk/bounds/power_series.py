@@ -11,17 +11,13 @@ k-th entrywise power of R. docs/theory/bounds.md has the proofs and the constant
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from jaxtyping import Float
 
 from rnntk.activations import hermite
-from rnntk.activations.registry import Activation, parts
+from rnntk.activations.activation import Activation
 
 TERMS = 256  # coefficients kept; what is left out only weakens a bound
 GRID = 64  # orders beyond the first 16 at which brackets are taken
@@ -48,71 +44,13 @@ class Coefficients:
     variance: Float[np.ndarray, " p"]
 
 
-def is_closed(phi: Activation) -> bool:
-    """Whether the coefficients are closed forms, rather than quadratures."""
-    return phi.homogeneous or phi.name in _CLOSED
-
-
 def coefficients(phi: Activation, a: Float[np.ndarray, " p"]) -> Coefficients:
     """The coefficients of ``phi`` at variances ``a``, in float64."""
     a = np.asarray(a, np.float64)
-    beyond, mean = 0.0, np.zeros_like(a)
-    if phi.homogeneous:
-        slopes, beyond, mean = _homogeneous(phi, a)
-    elif phi.name in _CLOSED:
-        slopes = _CLOSED[phi.name](a)
-        mean = np.exp(-a / 2) if phi.name == "cos" else mean
-    else:
-        with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            series = hermite.Series(phi.fn, 1, 1, TERMS - 1).coefficients(jnp.asarray(a))
-            slopes, mean = np.asarray(series.slopes), np.asarray(series.mean)
-    squares = a[None, :] * slopes**2 / np.arange(1, TERMS + 1)[:, None]
-    return Coefficients(slopes, np.concatenate([mean[None] ** 2, squares]), beyond, a)
-
-
-def _central(count: int) -> np.ndarray:
-    """binom(2j, j) / 4^j."""
-    j = np.arange(1, count)
-    return np.cumprod(np.concatenate([[1.0], (2 * j - 1) / (2 * j)]))
-
-
-def _homogeneous(phi: Activation, a: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-    """Kd = p^2 + q^2 (2/pi) asin R (Cho & Saul 2009)."""
-    p, q = parts(phi)
-    j = np.arange(TERMS // 2)
-    column = np.zeros(TERMS)
-    column[0] = p
-    column[1::2] = q * np.sqrt(2 / math.pi * _central(len(j)) / (2 * j + 1))
-    slopes = np.broadcast_to(column[:, None], (TERMS, len(a)))
-    return slopes, q * q * (2 / math.pi) ** 1.5, q * np.sqrt(2 / math.pi * a)
-
-
-def _erf(a: np.ndarray) -> np.ndarray:
-    """Kd = 4/(pi r r') (1 - C^2)^(-1/2), C = R (2 sqrt(a a'))/(r r'), r^2 = 1 + 2a."""
-    slopes, j = np.zeros((TERMS, len(a))), np.arange(TERMS // 2)[:, None]
-    shrink = (2 * a / (1 + 2 * a)) ** j
-    slopes[0::2] = np.sqrt(4 / math.pi / (1 + 2 * a) * _central(len(j))[:, None]) * shrink
-    return slopes
-
-
-def _wave(first: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Kd = exp(-(a + a')/2) times cosh or sinh of the covariance."""
-
-    def slopes(a: np.ndarray) -> np.ndarray:
-        table, k = np.zeros((TERMS, len(a))), np.arange(first, TERMS, 2)[:, None]
-        safe = np.where(a > 0, a, 1.0)
-        log = (k * np.log(safe) - safe - scipy.special.gammaln(k + 1)) / 2
-        table[first::2] = np.where(a > 0, np.exp(log), (k == 0) * 1.0)
-        return table
-
-    return slopes
-
-
-_CLOSED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "erf": _erf,
-    "sin": _wave(0),
-    "cos": _wave(1),
-}
+    found = phi.expansion(a, TERMS) if phi.expansion else hermite.expand(phi.fn, a, TERMS)
+    squares = a[None, :] * found.slopes**2 / np.arange(1, TERMS + 1)[:, None]
+    squares = np.concatenate([found.mean[None] ** 2, squares])
+    return Coefficients(found.slopes, squares, found.beyond, a)
 
 
 def tails(

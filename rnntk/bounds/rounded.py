@@ -8,7 +8,6 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from rnntk.activations import registry
 from rnntk.bounds.arithmetic import Points
 from rnntk.infinite import marginals
 from rnntk.infinite.preactivations import Preactivation, preactivation_grid, preactivations
@@ -87,7 +86,7 @@ class Rounded:
         np.fill_diagonal(decay, np.inf)
         if rnn.phi.homogeneous:  # whose angle with a pre-activation 0 counts as 0 elsewhere
             apart = (scale == 0) & ~np.eye(len(std), dtype=bool)
-            Kd = np.where(apart, registry.parts(rnn.phi)[0] ** 2, Kd)
+            Kd = np.where(apart, (sum(rnn.phi.slopes or ()) / 2) ** 2, Kd)
         return Points(
             variance=std**2, L=scale - angle / 2, R=1 - 2 * half, decay=decay, T=T, K=K, Kd=Kd
         )

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from rnntk import checks, sequences
-from rnntk.activations.registry import check_accuracy
+from rnntk.activations.accuracy import check_accuracy
 from rnntk.infinite import marginals
 from rnntk.infinite.cells import pair_kernel, reverse_steps
 from rnntk.infinite.marginals import Marginals

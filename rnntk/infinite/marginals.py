@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rnntk.activations.hermite import safe_sqrt
+from rnntk.activations.safe import safe_sqrt
 from rnntk.infinite.angles import Tokens
 from rnntk.network.elman import ElmanRNN
 from rnntk.network.multipliers import Squares
@@ -110,9 +110,8 @@ def _alone(
         L = recurrent + token + squares.b2
         own = _trained(rnn, recurrent, token, jnp.full_like(L, squares.b2))
         T = own + squares.w2 * B_before + below * below
-        constant = rnn.phi.slope
-        Kd = jnp.full_like(L, constant) if isinstance(constant, float) else constant(L)
-        K, B = rnn.phi.variance(L), Kd * T
+        K, Kd, marginal = rnn.phi.alone(L)
+        B = Kd * T
         if start is not None:
             K = jnp.where(s < start, squares.h2, K)
             B = jnp.where(s < start, 0, B)
@@ -128,7 +127,7 @@ def _alone(
             root_K=safe_sqrt(K),
             root_B=safe_sqrt(B),
             root_Kd=safe_sqrt(Kd),
-            marginal=rnn.phi.marginal(L),
+            marginal=marginal,
         )
         return (K, B), layer
 

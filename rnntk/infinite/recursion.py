@@ -122,8 +122,8 @@ def advance(
         ang_T = _ang_of_T(pairing, cell, number, ang_L, parts, old.ang_B, below)
         one, two = _at(pairing, cell, number)
         ang_K, ang_Kd = moments(pairing.rnn, one, two, ang_L)
-        constant = pairing.rnn.phi.slope
-        roots_Kd = constant if isinstance(constant, float) else outer(one.root_Kd, two.root_Kd)
+        constant = pairing.rnn.phi.constant_slope
+        roots_Kd = outer(one.root_Kd, two.root_Kd) if constant is None else constant
         ang_B = ang_of_product(ang_Kd, roots_Kd, ang_T, outer(one.root_T, two.root_T))
         inside.append(Inside(ang_L, ang_T))
         behind.append(Behind(ang_K, ang_B))
@@ -134,11 +134,7 @@ def moments(
     rnn: ElmanRNN, one: LayerMarginals, two: LayerMarginals, ang_L: Array
 ) -> tuple[Array, Array]:
     """The angles of K and Kd."""
-    return rnn.phi.pair(
-        jax.tree.map(lambda v: v[..., :, None], one.marginal),
-        jax.tree.map(lambda v: v[..., None, :], two.marginal),
-        ang_L,
-    )
+    return rnn.phi.angles(one.marginal, two.marginal, ang_L)
 
 
 def kernel_at(pairing: Pairing, cell: Cell, top: Behind) -> Kernel:

@@ -10,7 +10,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from rnntk import checks
-from rnntk.activations.registry import Activation, resolve
+from rnntk.activations.activation import Activation
+from rnntk.activations.registry import resolve
 from rnntk.network.readouts import READOUTS, Readout
 
 INPUT_SCALINGS = ("none", "fan_in")

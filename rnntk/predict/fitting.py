@@ -51,7 +51,7 @@ class SequenceRegression:
     ridge: float
     method: str
     reason: str
-    coefficients: Float[np.ndarray, "k *o"]
+    coefficients: Float[np.ndarray, "k ..."]
     landmarks: Int[np.ndarray, " k"] | None
     residual: float
     prediction_bound: float

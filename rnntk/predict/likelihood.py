@@ -84,7 +84,7 @@ def log_marginal_likelihood(
         I)^{-1}\bigr) \frac{\partial K}{\partial \theta}\Bigr), \qquad a = (K + \sigma^2 I)^{-1} y
 
     (Rasmussen & Williams 2006, equation 5.9), summed over outputs. The kernel's derivatives are
-    those of forward mode; the cost is that of about 10 kernels and one factorization.
+    those of forward mode; the cost is that of about 8 kernels and one factorization.
 
     Args:
         rnn: the network.

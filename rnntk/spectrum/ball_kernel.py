@@ -5,33 +5,20 @@ bought with precision, so that nothing needs to be carried apart.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from rnntk.activations import registry
-from rnntk.activations.registry import Activation, resolve
+from rnntk.activations.activation import BallMoments
+from rnntk.activations.registry import NAMES, resolve
 from rnntk.linalg import enclosure
 from rnntk.network.elman import ElmanRNN
 
 FIRST_BITS, MAX_BITS = 128, 1024  # of precision: where to begin, and where to give up
 Ball = Any  # flint.arb
-Pair = Callable[[Ball, Ball, Ball], tuple[Ball, Ball]]
-
-
-class Moments(NamedTuple):
-    """Gaussian moments of an activation.
-
-    Attributes:
-        own: maps a variance a to E phi(u)^2 and E phi'(u)^2.
-        pair: maps variances a, a' and a covariance to E phi(u) phi(u') and E phi'(u) phi'(u').
-    """
-
-    own: Callable[[Ball], tuple[Ball, Ball]]
-    pair: Pair
 
 
 class Scales(NamedTuple):
@@ -50,7 +37,7 @@ class Side(NamedTuple):
 
     rnn: ElmanRNN
     scales: Scales
-    moments: Moments
+    moments: BallMoments
     tokens: list[np.ndarray]
     rows: list[list[Any]]
     columns: list[list[Any]]  # tokens as rows and as columns of ball matrices
@@ -89,16 +76,23 @@ def flint() -> Any:
 
 
 def check_supported(rnn: ElmanRNN) -> None:
-    """Refuse activations whose moments have no ball arithmetic here.
+    """Refuse activations whose moments have no ball arithmetic.
 
     Raises:
         ValueError: naming the activation and those that are covered.
     """
-    if not (rnn.phi.homogeneous or rnn.phi is resolve("erf")):
+    if rnn.phi.balls is None:
+        covered = [name for name in NAMES if resolve(name).balls]
         raise ValueError(
-            "activation must be relu, leaky_relu, abs, linear or erf for proved enclosures, "
+            f"activation must be {', '.join(covered)} or leaky_relu for proved enclosures, "
             f"got {rnn.phi.name!r}."
         )
+
+
+def moments(rnn: ElmanRNN) -> BallMoments:
+    """Those of the activation of a network that :func:`check_supported` lets pass."""
+    assert rnn.phi.balls is not None
+    return rnn.phi.balls(flint())
 
 
 def ntk(
@@ -164,7 +158,7 @@ def _assemble(rnn: ElmanRNN, x: np.ndarray, lengths: list[int]) -> list[list[Bal
 
 def prepare(rnn: ElmanRNN, sequences: list[np.ndarray]) -> Side:
     """Sequences (t, d) with the recursion of each with itself, at the working precision."""
-    arb_mat, scales, phi = flint().arb_mat, _scales(rnn, sequences[0].shape[1]), moments(rnn.phi)
+    arb_mat, scales, phi = flint().arb_mat, _scales(rnn, sequences[0].shape[1]), moments(rnn)
     rows = [[arb_mat([token]) for token in np.asarray(s, float).tolist()] for s in sequences]
     columns = [[token.transpose() for token in row] for row in rows]
     variances = []
@@ -259,71 +253,6 @@ def _advance(
         after.append(below)
         token = scales.u2 * state
     return after
-
-
-def moments(phi: Activation) -> Moments:
-    """Those of an activation that :func:`check_supported` lets pass."""
-    return _piecewise_linear(phi) if phi.homogeneous else _erf()
-
-
-def _piecewise_linear(phi: Activation) -> Moments:
-    """phi(u) = p u + q |u|: arc-cosine kernels (Cho & Saul 2009), p^2 c + q^2 E |u u'|.
-
-    Q = E |u u'| = (2/pi) (s + (pi/2 - theta) c), theta = atan2(s, c), s^2 = a a' - c^2, changes by
-    no more than c does, and by 1 / (pi sqrt(a a')) times what a a' does. Its ball would not show
-    that, and nearly equal sequences would lose the digits of 1/theta at every step. So it is taken
-    at the midpoints, plus the radii: docs/theory/spectrum.md.
-    """
-    arb, context = flint().arb, flint().ctx
-    above, below = (arb(v) for v in registry.ends(phi))
-    p2, q2 = ((above - below) / 2) ** 2, ((above + below) / 2) ** 2
-    zero, both, pi = arb(0), p2 + q2, arb.pi()
-    right, share = pi / 2, 2 / pi
-
-    def magnitude(area: Ball, c: Ball) -> Ball:
-        """Q of exact numbers, which lies between |c| and the root of the area."""
-        c = abs(c)
-        with context.workprec(2 * context.prec):
-            square = area - c * c
-        if not square > 0:
-            return c.union(area.sqrt())
-        s = square.sqrt()
-        return share * (s + (right - arb.atan2(s, c)) * c)
-
-    def pair(a1: Ball, a2: Ball, c: Ball) -> tuple[Ball, Ball]:
-        if a1.is_zero() or a2.is_zero():
-            # every tangent kernel that the slope multiplies is zero as well
-            return zero, p2
-        area, middle = a1 * a2, c.mid()
-        if area > 0:
-            size = magnitude(area.mid(), middle) + (area - area.mid()) / (pi * area.sqrt())
-        else:
-            size = area.abs_upper().sqrt().union(zero).union(abs(middle))
-        square = area - c * c  # not negative, but its ball may reach below
-        s = square.sqrt() if square > 0 else square.abs_upper().sqrt().union(zero)
-        # away from the branch cut
-        angle = right - arb.atan2(s, c) if c > 0 else arb.atan2(s, -c) - right
-        return p2 * c + q2 * (size + (c - middle)), p2 + q2 * share * angle
-
-    if q2.is_zero():
-        return Moments(lambda a: (p2 * a, p2), lambda a1, a2, c: (p2 * c, p2))
-    return Moments(lambda a: (both * a, both), pair)
-
-
-def _erf() -> Moments:
-    """Arcsine kernel (Williams 1997)."""
-    arb = flint().arb
-    two = 2 / arb.pi()
-
-    def own(a: Ball) -> tuple[Ball, Ball]:
-        root = (1 + 4 * a).sqrt()
-        return two * arb.atan2(2 * a, root), 2 * two / root
-
-    def pair(a1: Ball, a2: Ball, c: Ball) -> tuple[Ball, Ball]:
-        root = ((1 + 2 * a1) * (1 + 2 * a2) - 4 * c * c).sqrt()
-        return two * arb.atan2(2 * c, root), 2 * two / root
-
-    return Moments(own, pair)
 
 
 def rounded(matrix: Any) -> tuple[Float[np.ndarray, "n n"], float, int]:

@@ -21,7 +21,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from rnntk import checks
-from rnntk.activations import registry
 from rnntk.linalg import enclosure, lanczos, matrices
 from rnntk.network.elman import STDS, ElmanRNN
 from rnntk.spectrum import ball_kernel
@@ -126,8 +125,8 @@ def certify(
     semidefinite, being a limit of Gram matrices, and the lower end is never below 0.
 
     Args:
-        subject: a relu, leaky_relu, abs, linear or erf network of any readout, depth and direction,
-            or a symmetric floating-point matrix.
+        subject: a relu, leaky_relu, abs, linear, erf, gelu, sin or cos network of any readout,
+            depth and direction, or a symmetric floating-point matrix.
         x: tokens, for a network only.
         lengths: steps of each sequence. The matrix of the ``"sequence"`` readout has one row for
             each step that exists, sequence after sequence.
@@ -210,10 +209,9 @@ def _certify_kernel(
         )
     network = {field.name: getattr(rnn, field.name) for field in fields(ElmanRNN)}
     network |= {name: float(np.asarray(network[name])) for name in (*STDS, "initial_state_std")}
-    network |= {"activation": rnn.phi.name, "trainable": list(rnn.trainable)}
-    if rnn.phi.homogeneous:
-        above, below = registry.ends(rnn.phi)
-        network["slopes"] = [0.0 - below, above]  # no -0.0
+    network |= {"activation": rnn.phi.definition, "trainable": list(rnn.trainable)}
+    if rnn.phi.slopes is not None:
+        network["slopes"] = [slope + 0.0 for slope in rnn.phi.slopes]  # no -0.0
     return Certificate(
         lower=enclosure.round_down(found.low),
         upper=math.inf if found.high is None else enclosure.round_up(found.high),

@@ -41,6 +41,7 @@ def answers(K):
     ("K", "resolved"),
     [
         (NEAR, False),  # its interval contains 0
+        (np.diag([1.0] * 50 + [5e-13]), False),  # its interval does not; the entries may hide it
         (np.diag([1.0] * 50 + [2e-12]), True),
         (np.diag([1.0] * 50 + [2e-6]).astype(np.float32), False),
         (np.diag([1.0] * 50 + [2e-4]).astype(np.float32), True),

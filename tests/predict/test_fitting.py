@@ -35,8 +35,7 @@ RNNS = {
 }
 
 
-@pytest.mark.parametrize("name", RNNS)
-@pytest.mark.parametrize("kind", ["ntk", "nngp"])
+@pytest.mark.parametrize(("name", "kind"), [("erf", "ntk"), ("independent states", "nngp")])
 def test_tiles_columns_and_diagonal_are_the_matrix(x64, small_tiles, name, kind):
     x, y = data()
     lengths = np.random.default_rng(1).integers(1, 5, len(x))
@@ -97,23 +96,23 @@ def test_one_output_and_the_bound_on_predictions(x64):
 
 
 def test_nystrom_comes_nearer_with_its_rank(x64):
-    x, y = data(200, d=1)
+    x, y = data(100, d=1)
     rnn = RNNS["erf"]
     exact = fit(rnn, x, y, 0.1).predict(x)
     errors, remainders = [], []
-    for rank in (5, 50, 150):
+    for rank in (6, 60):
         model = fit(rnn, x, y, 0.1, method="nystrom", rank=rank)
         assert model.coefficients.shape == (rank, 2)
         S = model.landmarks
         K = np.asarray(rnntk.infinite_kernel(rnn, x).ntk)
         low = K[:, S] @ np.linalg.solve(K[np.ix_(S, S)], K[S])
         assert model.remainder == pytest.approx(1 - np.trace(low) / np.trace(K), abs=1e-9)
-        direct = low @ np.linalg.solve(low + 0.1 * np.eye(200), y)
+        direct = low @ np.linalg.solve(low + 0.1 * np.eye(100), y)
         np.testing.assert_allclose(model.predict(x), direct, atol=1e-6)
         errors.append(np.linalg.norm(model.predict(x) - exact))
         remainders.append(model.remainder)
-    assert errors[0] > 1.5 * errors[1] > 4 * errors[2]
-    assert remainders[0] > remainders[1] > remainders[2]
+    assert errors[0] > 2 * errors[1]
+    assert remainders[0] > 2 * remainders[1]
 
 
 def test_auto_takes_what_fits_and_says_so():

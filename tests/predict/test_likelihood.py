@@ -95,8 +95,11 @@ def test_value_and_derivatives_against_central_differences_in_fifty_digits(x64, 
 @pytest.mark.parametrize(
     "options",
     [
-        {"activation": "tanh", "depth": 2},
-        {"bidirectional": True, "readout": "mean", "trainable": ("U", "b")},
+        pytest.param({"activation": "tanh", "depth": 2}, marks=pytest.mark.slow),
+        pytest.param(
+            {"bidirectional": True, "readout": "mean", "trainable": ("U", "b")},
+            marks=pytest.mark.slow,
+        ),
         {"initial_state": "independent", "initial_state_std": 0.5},
     ],
     ids=str,

@@ -395,13 +395,13 @@ def test_bad_input(monkeypatch):
         certify(rnn, x, rtol=0)
     with pytest.raises(ValueError, match="max_bits must be at least 128, got 64"):
         certify(rnn, x, max_bits=64)
-    with pytest.raises(ValueError, match=r"relu, leaky_relu, .* or erf .* got 'tanh'"):
+    with pytest.raises(ValueError, match=r"relu, abs, linear, erf, .* got 'tanh'"):
         certify(ElmanRNN("tanh"), x)
 
     def erf(u):
         return u / 2
 
-    with pytest.raises(ValueError, match=r"relu, leaky_relu, .* or erf .* got 'erf'"):
+    with pytest.raises(ValueError, match=r"relu, abs, linear, erf, .* got 'erf'"):
         certify(ElmanRNN(erf), x)
     certificate = certify(rnn, x)
     monkeypatch.setitem(sys.modules, "flint", None)

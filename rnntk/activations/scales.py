@@ -1,0 +1,151 @@
+"""Distributions of the scales s of mixed normal densities, and averages over them.
+
+R_x(a) = sqrt(2/pi) A^(x/2) / sqrt(a + s^2), with A = a/(a + s^2), is what one scale contributes to
+a Hermite coefficient of order x. Averages are sums over a few nodes: Gaussian quadrature in log s,
+or the trapezoidal rule there, of functions that are analytic in a strip around the real axis.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Float
+
+from rnntk.activations.orders import Rule
+from rnntk.activations.safe import safe_sqrt
+
+ROOT = math.sqrt(2 / math.pi)
+Nodes = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """A distribution of s^2.
+
+    Args:
+        double: nodes s^2 and their probabilities for float64.
+        single: likewise for float32.
+    """
+
+    double: Nodes
+    single: Nodes
+
+    def __call__(self, dtype: Any) -> Nodes:
+        """Nodes s^2, and probabilities, for a precision."""
+        return self.double if dtype == np.float64 else self.single
+
+    def rows(self, rule: Rule, a: Float[Array, " n"], gated: bool) -> Float[Array, "orders n"]:
+        """E R_x at the orders of a rule; with ``gated`` E [R_x + (x + 1) (R_x - R_(x+2))]."""
+        v, shares = (jnp.asarray(part.astype(a.dtype))[:, None] for part in self(a.dtype))
+        per = 1 / (a[None] + v)
+        each, rest, root = ROOT * shares * jnp.sqrt(per), v * per, safe_sqrt(a[None] * per)
+        tiny = jnp.max(each) * jnp.asarray(jnp.finfo(a.dtype).eps / 64, a.dtype)
+
+        def average(x: Any, powers: Array) -> Array:
+            return jnp.sum(each * powers * (1 + (x + 1) * rest) if gated else each * powers, axis=0)
+
+        low_powers, powers = rule.powers(root)
+        lacks = rule.lacks(rest / (1 + root))[1]
+        lows = [average(0, jnp.ones_like(root))]
+        lows += [average(x, power) for x, power in zip(rule.low, low_powers, strict=True)]
+
+        def octave(carry: Any, x: Array) -> tuple[Any, Array]:
+            """Powers, and what they lack of 1: near 1 a power knows less of itself."""
+
+            def active(carry: Any) -> tuple[Any, Array]:
+                powers, lacks = carry
+                found = jnp.stack([average(*pair) for pair in zip(x, powers, strict=True)])
+                lacks = [lack * (2 - lack) for lack in lacks]
+                both = zip(powers, lacks, strict=True)
+                return ([jnp.where(d < 0.5, 1 - d, p * p) for p, d in both], lacks), found
+
+            def over(carry: Any) -> tuple[Any, Array]:
+                return carry, jnp.zeros((len(x), *a.shape), a.dtype)
+
+            return jax.lax.cond(jnp.max(each * carry[0][0]) > tiny, active, over, carry)
+
+        grid = jnp.asarray(rule.octave_orders.astype(a.dtype))
+        far = jax.lax.scan(octave, (powers, lacks), grid)[1]
+        return jnp.concatenate([jnp.stack(lows), far.reshape(-1, *a.shape)])
+
+
+@dataclass(frozen=True, eq=False)
+class Exponential(Scales):
+    """s^2 exponential with mean 2; its small scales matter, and grow with the order."""
+
+    def rows(self, rule: Rule, a: Float[Array, " n"], gated: bool) -> Float[Array, "orders n"]:
+        """With s^2 = a u the order and the variance part ways: a table times a matrix."""
+        assert not gated
+        u, table = _exponential_table(rule, _STEPS[a.dtype == jnp.float64])
+        a = jnp.maximum(a, 1e-21)  # where E exp(-|u|) is 1 to rounding
+        weights = jnp.sqrt(a)[None] * jnp.exp(
+            -jnp.asarray((u / 2).astype(a.dtype))[:, None] * a[None]
+        )
+        exact = jax.lax.Precision.HIGHEST
+        return jnp.dot(jnp.asarray(table.astype(a.dtype)), weights, precision=exact)
+
+
+_STEPS = (0.55, 0.3)  # of trapezoidal sums in log s^2, float32 and float64: errors 1e-8 and 5e-15
+
+
+@lru_cache
+def _exponential_table(rule: Rule, step: float) -> tuple[np.ndarray, np.ndarray]:
+    u = np.exp(np.arange(math.log(1e-30), math.log(1e23), step))
+    powers = np.exp(-np.outer(rule.orders + 1, np.log1p(u) / 2))
+    return u, ROOT / 2 * step * powers * u
+
+
+def single(square: float) -> Scales:
+    """One scale."""
+    nodes = np.array([square]), np.ones(1)
+    return Scales(nodes, nodes)
+
+
+def kolmogorov(factor: float) -> Scales:
+    """``factor`` times a variable of Kolmogorov's distribution.
+
+    A logistic variable is a normal one times twice this scale. The density is a theta series of
+    which one form converges above 1, the other below.
+    """
+    step = 0.02
+    s = np.exp(np.arange(math.log(0.06), math.log(8.0), step))
+    j = np.arange(1, 20)[:, None]
+    large = 8 * np.sum((-1.0) ** (j + 1) * j**2 * s * np.exp(-2 * (j * s) ** 2), axis=0)
+    c = ((2 * j - 1) * math.pi) ** 2 / 8
+    small = np.sum(np.exp(-c / s**2) * (2 * c / s**4 - 1 / s**2), axis=0)
+    shares = step * s * np.where(s < 1, math.sqrt(2 * math.pi) * small, large)
+    double, few = (_gauss(np.log(s), shares, count) for count in (18, 9))
+    return Scales(
+        ((factor * np.exp(double[0])) ** 2, double[1]), ((factor * np.exp(few[0])) ** 2, few[1])
+    )
+
+
+def _gauss(x: np.ndarray, weights: np.ndarray, count: int) -> Nodes:
+    """Gaussian quadrature for a discrete measure, by Lanczos' process (Golub & Welsch 1969)."""
+    basis, diagonal, side = [np.sqrt(weights / weights.sum())], [], []
+    for _ in range(count):
+        v = x * basis[-1]
+        diagonal.append(v @ basis[-1])
+        for _ in range(2):
+            for u in basis:
+                v = v - (v @ u) * u
+        side.append(np.linalg.norm(v))
+        basis.append(v / side[-1])
+    nodes, vectors = scipy.linalg.eigh_tridiagonal(diagonal, side[:-1])
+    return nodes, vectors[0] ** 2 * weights.sum()
+
+
+def exponential() -> Exponential:
+    """s^2 exponential with mean 2, so that E G_s = exp(-|u|)."""
+
+    def nodes(step: float) -> Nodes:
+        square = np.exp(np.arange(math.log(1e-18), math.log(90.0), step))
+        return square, step * square / 2 * np.exp(-square / 2)
+
+    few, many = (nodes(step) for step in _STEPS)
+    return Exponential(many, few)

@@ -1,0 +1,106 @@
+"""Moments of tanh, sigmoid, softplus, silu and elu at all variances, against quadrature."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from rnntk import ElmanRNN, activations, infinite_kernel
+
+FOLDER = Path(__file__).parents[1] / "oracles"
+ORACLE = np.load(FOLDER / "moments.npz")
+NAMES = ORACLE["names"].tolist()
+CASES = list(zip(ORACLE["variances"], ORACLE["away"], strict=True))
+
+
+def found(name, dtype):
+    """By case: E phi^2 and E phi'^2 of both sequences, and the angles, in float64."""
+    activation = activations.resolve(name)
+
+    @jax.jit
+    def both(a, b, angle):
+        one, two = activation.alone(a[None]), activation.alone(b[None])
+        own = [[side.variance[0], side.slope[0]] for side in (one, two)]
+        angles = activation.angles(one.marginal, two.marginal, angle[None, None])
+        return jnp.asarray(own), jnp.stack(angles)[:, 0, 0]
+
+    with jax.enable_x64(dtype == np.float64):
+        for (a, b), away in CASES:
+            angle = 2 * away * np.sqrt(a) * np.sqrt(b)
+            result = both(*(jnp.asarray(v, dtype) for v in (a, b, angle)))
+            yield tuple(np.asarray(v, np.float64) for v in result)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float64, 3e-12), (np.float32, 3e-6)])
+def test_moments_at_all_variances(name, dtype, limit):
+    i = NAMES.index(name)
+    for k, (own, angles) in enumerate(found(name, dtype)):
+        (a, b), away = CASES[k]
+        exact = ORACLE["own"][k, :, i]
+        assert (np.abs(own - exact) <= limit * exact).all(), (a, b)
+        norms = np.sqrt(exact[0] * exact[1])
+        products = ORACLE["products"][k, i]
+        off = np.abs(np.sqrt(own[0] * own[1]) - angles / 2 - products)
+        assert (off <= limit * norms).all(), (a, b, away, off / norms)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_angles_keep_the_digits_of_near_duplicates(name):
+    i = NAMES.index(name)
+    for k, (_, angles) in enumerate(found(name, np.float64)):
+        (a, b), away = CASES[k]
+        if a != b:
+            continue
+        squares = ORACLE["squares"][k, i]  # which angles are, for equal variances
+        loose = 1e-10
+        if name == "elu":  # whose kink has orders beyond the highest that are summed
+            loose = 1e-3 if away < 1e-10 or a < 1e-10 else 1e-8
+        # and the oracle's 80 bits lose those in which u and u' agree
+        noise = 1e-18 * np.sqrt(squares * ORACLE["own"][k, 0, i])
+        assert (np.abs(angles - squares) <= loose * squares + noise).all(), (a, away)
+
+
+def test_the_oracle_by_other_quadrature():
+    """A few of its entries with tanh-sinh quadrature over the plane, by another program."""
+    sys.path.insert(0, str(FOLDER))
+    tanh, elu = mpmath.tanh, lambda u: u if u > 0 else mpmath.expm1(u)
+    with mpmath.workdps(20):
+        for name, f, a, away in (("tanh", tanh, 1.0, 0.5), ("elu", elu, 30.0, 1.0)):
+            rho = 1 - mpmath.mpf(away)
+            rest = mpmath.sqrt(1 - rho * rho)
+
+            def inner(z, f=f, a=a, rho=rho, rest=rest):
+                at = [-9, -rho * z / rest, 9] if abs(rho * z / rest) < 9 else [-9, 0, 9]
+                root = mpmath.sqrt(a)
+                return (
+                    mpmath.npdf(z)
+                    * f(root * z)
+                    * mpmath.quad(
+                        lambda y: mpmath.npdf(y) * f(root * (rho * z + rest * y)), at, maxdegree=5
+                    )
+                )
+
+            expected = mpmath.quad(inner, [-9, 0, 9], maxdegree=5)
+            k = next(i for i, (v, w) in enumerate(CASES) if v[0] == v[1] == a and w == away)
+            assert abs(ORACLE["products"][k, NAMES.index(name), 0] - expected) < 1e-13 * a
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", activations.NAMES)
+def test_default_networks_on_normal_tokens(name):
+    x = np.random.default_rng(0).standard_normal((6, 8, 4))
+    kernel = infinite_kernel(ElmanRNN(name), x)
+    assert np.isfinite(kernel.ntk).all()
+    assert np.linalg.eigvalsh(kernel.ntk)[0] > 0
+
+
+def test_variances_beyond_the_rules_are_refused():
+    tanh = activations.resolve("tanh")
+    activations.check_accuracy(tanh, np.array([1.0, 1e12]))
+    with pytest.raises(ValueError, match=r"tanh at variance 1e\+20 have an estimated"):
+        activations.check_accuracy(tanh, np.array([1.0, 1e20]))
