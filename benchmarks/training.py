@@ -40,9 +40,9 @@ import rnntk
 N, T, D = 200, 10, 8
 RATE = 0.01
 ROWS = ";".join(f"{m},{b}" for m in (64, 128, 256, 512, 1024) for b in (1, 32, 0))
-OPERATIONS = 4e11  # of an ensemble, which decides on the number of steps
+OPERATIONS = 2e11  # of an ensemble, which decides on the number of steps
 STEPS = 20, 4000  # at the least and at the most
-SECONDS = 6.0  # for the rounds of a row
+SECONDS = 3.0  # for the rounds of a row
 SAMPLES = 100_000
 
 

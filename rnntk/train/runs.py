@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -188,16 +189,16 @@ def _recorded(task: Task, now: Progress) -> Progress:
     if now.done not in task.record:
         return now
     live = np.flatnonzero(now.diverged < 0)
-    found = descent.on_members(
-        descent.measure, (0,), (task.metrics,), [now.members[i] for i in live]
-    )
+    members = [now.members[i] for i in live]
+    found = descent.on_members(descent.measure, (0,), (task.metrics,), members)
+    shapes = jax.eval_shape(partial(descent.measure, task.metrics), now.members[0])
     metrics = {}
     for name, before in now.metrics.items():
-        shape = before.shape[2:] if before.shape[1] else found[0][name].shape if found else ()
-        values = np.full((len(now.members), 1, *shape), np.nan)
-        for i, each in zip(live, found, strict=True):
-            values[i, 0] = each[name]
-        values = values.astype(found[0][name].dtype) if found else values
+        like, gone = shapes[name], len(live) < len(now.members)
+        dtype = np.result_type(like.dtype, np.float16) if gone else like.dtype  # to hold NaN
+        values = np.full((len(now.members), 1, *like.shape), np.nan if gone else 0, dtype)
+        for i, one in zip(live, found, strict=True):
+            values[i, 0] = one[name]
         metrics[name] = np.concatenate([before, values], axis=1) if before.shape[1] else values
     return now._replace(metrics=metrics)
 

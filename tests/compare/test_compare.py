@@ -1,5 +1,7 @@
 """Comparisons against kernels from Jacobians, flows by matrix exponentials, counts by hand."""
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -300,23 +302,34 @@ def test_in_the_lazy_regime_the_gap_to_the_kernel_falls_like_one_over_the_root_o
     )
     assert abs(found.slope("gap_infinite").value + 0.5) < 0.15
     assert (found.table["diverged"] == 0).all()
+    assert np.median(found.column("gap_infinite")[-1]) < 0.1
+
+
+@pytest.mark.slow
+@TASKS
+def test_narrow_networks_are_not_their_kernel(task):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of networks that diverge
+        found = compare.with_kernel(
+            ElmanRNN(**CALM), KEY, *task(), widths=[2, 4, 8], steps=40, seeds=64, record=[40]
+        )
+    # A quarter of the labels and more, however the steps: it falls as it should, from far above.
+    assert (np.nanmedian(found.column("gap_infinite"), axis=1) > 0.2).all()
 
 
 @pytest.mark.slow
 @TASKS
 @pytest.mark.parametrize(
-    ("scale", "step_size", "widths"),
-    [(1.0, 1.8, [64, 128, 256, 512]), (0.01, 0.1, [64, 128, 256, 512]), (1.0, 0.1, [2, 4, 8])],
-    ids=["large step", "small output scale", "small width"],
+    ("scale", "step_size"), [(1.0, 1.8), (0.03, 0.1)], ids=["large step", "small output scale"]
 )
-def test_elsewhere_it_does_not(task, scale, step_size, widths):
+def test_elsewhere_it_does_not(task, scale, step_size):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of networks that diverge
         found = compare.with_kernel(
             ElmanRNN(v_std=scale, **CALM),
             KEY,
             *task(),
-            widths=widths,
+            widths=[64, 128, 256, 512],
             steps=40,
             seeds=8,
             step_size=step_size,

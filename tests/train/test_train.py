@@ -205,6 +205,20 @@ def test_a_divergence_in_the_last_step_is_seen():
     assert (trained.diverged == 1).all()
 
 
+def test_metrics_after_all_networks_have_diverged_are_nan():
+    metrics = {"W": lambda p, q: p["W"], "count": lambda p, q: jnp.array(3)}
+    settings = SMALL | {"learning_rate": 300.0, "metrics": metrics, "record": [STEPS]}
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        trained = fit(ElmanRNN(), KEY, tokens(), labels(N), **settings)
+    assert trained.metrics["W"].shape == (2, 1, 16, 16)
+    assert np.isnan(trained.metrics["W"]).all()
+    assert np.isnan(trained.metrics["count"]).all()
+    both = settings | {"record": [0, STEPS]}
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        trained = fit(ElmanRNN(), KEY, tokens(), labels(N), **both)
+    np.testing.assert_array_equal(trained.metrics["count"], [[3, np.nan]] * 2)
+
+
 def test_a_network_that_diverges_leaves_the_others_alone(monkeypatch):
     x, y = tokens(), labels(N)
     want = fit(ElmanRNN(), KEY, x, y, **SMALL | {"seeds": 3})
