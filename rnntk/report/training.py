@@ -100,7 +100,7 @@ def _rate(problem: Problem, width: int, seed: int) -> float:
 
 def _fit(problem: Problem, width: int, seed: int, rate: float) -> Trained:
     x, lengths = problem.arrays(problem.train, "float32")
-    return fit(
+    trained = fit(
         problem.rnn,
         problem.key(width, problem.settings.seeds + seed),
         x,
@@ -111,6 +111,10 @@ def _fit(problem: Problem, width: int, seed: int, rate: float) -> Trained:
         batch_size=min(BATCH_SIZE, len(x)),
         lengths=lengths,
     )
+    # an interrupt ends the training of a network, which keeps what it has come to; here it ends all
+    if trained.steps < problem.settings.steps and trained.diverged[0] < 0:
+        raise KeyboardInterrupt
+    return trained
 
 
 def _compared(
