@@ -1,13 +1,14 @@
 """A comparison as a table, the slopes of its columns against width, and its file."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from rnntk.files import save_arrays
 
 SAMPLES = 2000
 """Of the bootstrap."""
@@ -142,13 +143,8 @@ class Comparison:
         Args:
             path: of the file.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        columns: dict[str, Any] = {f"column {name}": v for name, v in self.table.items()}
-        with part.open("wb") as file:
-            np.savez(file, settings=np.array(json.dumps(self.settings)), **columns)
-        os.replace(part, path)
+        columns = {f"column {name}": values for name, values in self.table.items()}
+        save_arrays(Path(path), {"settings": np.array(json.dumps(self.settings)), **columns})
 
 
 def load(path: str | Path) -> Comparison:

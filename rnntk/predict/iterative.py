@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from rnntk.files import fingerprint
 from rnntk.linalg.conjugate_gradients import Iterate, LowRankPreconditioner, begin, iterate
 from rnntk.linalg.pivoted_cholesky import pivoted_cholesky
 from rnntk.predict import checkpoint
@@ -89,7 +90,7 @@ def solve(
     precondition = LowRankPreconditioner.of(part, ridge)
     record = _Record(
         path,
-        checkpoint.fingerprint(
+        fingerprint(
             *(kernel.x, kernel.lengths, kernel.rnn, kernel.kind),
             *(y, ridge, method, tolerance, rank, seed, BLOCK),
         ),

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 import rnntk
+from rnntk.files import save_bytes
 from rnntk.report import kernels, page, predictions, problem, settings, spectra, training
 from rnntk.report.kernels import Arrays, Outcome
 from rnntk.report.problem import Problem
@@ -166,6 +167,4 @@ def _write(
         "config.toml": settings.written(options).encode(),
     }
     for name, content in files.items():
-        partial = out / f".{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, out / name)
+        save_bytes(out / name, content)

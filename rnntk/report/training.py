@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 from tqdm import tqdm
 
@@ -18,11 +17,11 @@ from rnntk.predict import gradient_flow
 from rnntk.report.kernels import Arrays, Outcome, relative
 from rnntk.report.problem import Problem
 from rnntk.report.results import Training
-from rnntk.train import Trained, fit
+from rnntk.train import Trained, fit, stable_rate
 
 BATCH_SIZE = 32
-STEP_FRACTION = 0.125
-"""Learning rate times the largest eigenvalue of ntk/n, where gradient descent diverges from 2."""
+STABLE_FRACTION = 1 / 16
+"""Learning rate over the largest that is stable on a network's own kernel."""
 TRAINED_WIDTH = 256
 """The networks trained have the largest of the widths up to this one."""
 
@@ -91,10 +90,7 @@ def _rate(problem: Problem, width: int, seed: int) -> float:
         kernel = empirical_kernel(problem.rnn, params, x, lengths1=lengths).ntk
     except FloatingPointError:
         return float("nan")
-    matrix, last = np.asarray(kernel, np.float64), len(kernel) - 1
-    largest = float(scipy.linalg.eigvalsh(matrix, subset_by_index=[last, last])[0])
-    limits = np.finfo(np.float32)
-    rate = STEP_FRACTION * len(matrix) / largest if largest > 0 else np.nan
+    rate, limits = STABLE_FRACTION * stable_rate(kernel), np.finfo(np.float32)
     return rate if float(limits.tiny) <= rate <= float(limits.max) else float("nan")
 
 

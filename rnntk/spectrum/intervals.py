@@ -17,18 +17,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from rnntk.linalg import enclosure, lanczos, matrices
-from rnntk.spectrum.certificate import Certificate, certify
-
-__all__ = [
-    "METHODS",
-    "Certificate",
-    "MinEigenvalue",
-    "Summary",
-    "certify",
-    "eigenvalues",
-    "min_eigenvalue",
-    "summary",
-]
 
 METHODS = ("auto", "dense", "cholesky", "lanczos")
 

@@ -1,37 +1,19 @@
 """What training needs to go on where it was stopped, in one file that is replaced in one step."""
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-
-def digest(values: Any) -> str:
-    """A fingerprint of the arrays of a pytree."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(values):
-        array = np.ascontiguousarray(leaf)
-        found.update(f"{array.shape}{array.dtype}".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+from rnntk.files import save_arrays
 
 
 def save(path: Path, configuration: dict[str, str], values: Any) -> None:
     """Write the leaves of a pytree, and what run they belong to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    leaves: dict[str, Any] = {
-        f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(values))
-    }
-    with part.open("wb") as file:
-        np.savez(file, configuration=np.array(json.dumps(configuration)), **leaves)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(values))}
+    save_arrays(path, {"configuration": np.array(json.dumps(configuration)), **leaves})
 
 
 def load(path: Path, configuration: dict[str, str], like: Any) -> Any:

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
+from rnntk.files import fingerprint
 from rnntk.network.elman import Params
 from rnntk.train import checkpoint, descent
 from rnntk.train.descent import Batch, Member, Recipe
@@ -271,7 +272,7 @@ def _configuration(task: Task, numbers: range) -> dict[str, str]:
         "key": str(np.asarray(jax.random.key_data(task.key)).tolist()),
         "networks": str(list(numbers)),
         "width and outputs": str(task.sizes),
-        "data": checkpoint.digest(task.data) if stored else "a generator",
+        "data": fingerprint(*jax.tree.leaves(task.data)) if stored else "a generator",
         "dtype": str(task.data.x.dtype),
         "loss": recipe.loss.name,
         "learning_rate": "" if recipe.optimizer else repr(float(task.rate)),

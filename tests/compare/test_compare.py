@@ -138,7 +138,7 @@ def test_save_and_load(found, tmp_path):
     assert list(again.table) == list(found.table)
     for name, column in found.table.items():
         np.testing.assert_array_equal(again.table[name], column)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.npz"):
         compare.load(tmp_path / "nothing.npz")
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ValueError, match=r"path must be a file of Comparison\.save"):

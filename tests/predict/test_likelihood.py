@@ -186,7 +186,7 @@ def test_the_search_finds_at_least_the_truth(x64):
 def test_the_search_never_overflows():
     # relu grows like (w / sqrt 2)^t: at w = 3 and 200 steps by 10^65, beyond float32
     x = np.random.default_rng(0).standard_normal((6, 200, 1)).astype(np.float32)
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(FloatingPointError, match="overflows float32 at step"):
         rnntk.infinite_kernel(rnntk.ElmanRNN(w_std=3.0), x)
     found = fit_hyperparameters(
         *(rnntk.ElmanRNN(), x, x[:, -1, 0], jax.random.key(1)),
