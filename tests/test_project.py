@@ -127,7 +127,7 @@ def test_modules_import_and_fit_on_a_few_pages(path: Path) -> None:
 # one line know nothing of each other.
 LAYERS = (
     ("sequences", "kernel", "files"),
-    ("checks", "layouts"),
+    ("checks", "layouts", "checkpoint"),
     ("activations", "linalg", "tiling"),
     ("network",),
     ("infinite", "empirical", "train"),
