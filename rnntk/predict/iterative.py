@@ -12,8 +12,9 @@ from tqdm import tqdm
 from rnntk.files import fingerprint
 from rnntk.linalg.conjugate_gradients import Iterate, LowRankPreconditioner, begin, iterate
 from rnntk.linalg.pivoted_cholesky import pivoted_cholesky
+from rnntk.linalg.tiles import multiply
 from rnntk.predict import checkpoint
-from rnntk.predict.sequence_kernel import BLOCK, SequenceKernel, multiply
+from rnntk.predict.sequence_kernel import BLOCK, SequenceKernel
 
 _INNER = 1e-4  # what one solve in single precision gains before it is refined
 _LIMIT = 1000  # steps of conjugate gradients

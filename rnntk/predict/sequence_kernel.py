@@ -138,21 +138,3 @@ def _take(batch: Batch, rows: slice | Int[np.ndarray, " k"]) -> Batch:
 
 def _cuts(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def multiply(
-    tiles: Iterator[tuple[slice, slice, Float[np.ndarray, "rows columns"]]],
-    v: Float[np.ndarray, "n k"],
-) -> Float[np.ndarray, "n k"]:
-    """A symmetric matrix, given as its tiles on and above the diagonal, times columns.
-
-    Products within a tile are in the tile's dtype, sums over tiles in float64.
-    """
-    result = np.zeros(v.shape)
-    narrow = v.astype(np.float32)
-    for rows, columns, tile in tiles:
-        vector = narrow if tile.dtype == np.float32 else v
-        result[rows] += tile @ vector[columns]
-        if rows != columns:
-            result[columns] += tile.T @ vector[rows]
-    return result
