@@ -148,7 +148,11 @@ LAYERS = (
     ("__main__",),
 )
 # Methods of the public class call what stands above it, imported where they run.
-METHODS_OF = {"rnntk.network.elman": ("rnntk.network", "rnntk.interop")}
+# The version stands in the root.
+METHODS_OF = {
+    "rnntk.network.elman": ("rnntk.network", "rnntk.interop"),
+    "rnntk.storage.identity": ("rnntk",),
+}
 
 
 MODULES = {module(path) for path in SOURCES}

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from rnntk import checks
+from rnntk.files import fingerprint
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import ElmanRNN
 
@@ -53,6 +54,15 @@ class SequenceKernel:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def problem(self) -> dict[str, str]:
+        """What it is the kernel of, for checkpoints."""
+        return {
+            "x": fingerprint(self.x, self.lengths),
+            "rnn": repr(self.rnn),
+            "kernel": self.kind,
+        }
 
     def matrix(self) -> Float[np.ndarray, "n n"]:
         """The whole train kernel."""

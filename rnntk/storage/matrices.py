@@ -17,6 +17,16 @@ from rnntk.tiling.threads import in_threads
 Axis = slice | Int[np.ndarray, " _"]
 
 
+def free_memory() -> int:
+    """Bytes of memory that nothing uses.
+
+    Example:
+        >>> free_memory() > 0
+        True
+    """
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 @dataclass(frozen=True, eq=False)
 class StoredMatrix:
     """One of the kernels of a store, from :func:`rnntk.open_kernel`.
@@ -86,7 +96,7 @@ class StoredMatrix:
     @property
     def fits(self) -> bool:
         """Whether half of the free memory holds it."""
-        return self.nbytes <= os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return self.nbytes <= free_memory() // 2
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -97,7 +107,8 @@ class StoredMatrix:
         if not self.fits:
             raise MemoryError(
                 f"{self!r} has {self.nbytes / 1e9:.3g} GB, more than half of the free memory: take "
-                "slices, products (@) or tiles(), or a function that does."
+                "slices, products (@) or tiles(), as rnntk.predict.solve, spectrum.min_eigenvalue "
+                "and spectrum.largest_eigenvalues do."
             )
         found = self[:, :]
         return found if dtype is None else found.astype(dtype, copy=False)
