@@ -26,9 +26,22 @@ class StoredKernel(Kernel):
         return cls(*(cast(Any, _matrix(layout, kind)) for kind in cls._fields))
 
     @property
-    def _layout(self) -> Layout:
-        some = cast(Any, self.nngp if self.ntk is None else self.ntk)
-        return cast(Layout, some.layout)
+    def matrices(self) -> tuple[StoredMatrix, ...]:
+        """Those that are stored.
+
+        Example:
+            >>> rnntk.open_kernel("kernel.zarr").matrices[0].dtype  # doctest: +SKIP
+        """
+        return tuple(cast(StoredMatrix, one) for one in self if one is not None)
+
+    @property
+    def layout(self) -> Layout:
+        """How it lies on disk.
+
+        Example:
+            >>> rnntk.open_kernel("kernel.zarr").layout.tile  # doctest: +SKIP
+        """
+        return self.matrices[0].layout
 
     @property
     def path(self) -> str:
@@ -37,7 +50,7 @@ class StoredKernel(Kernel):
         Example:
             >>> rnntk.open_kernel("kernel.zarr").path  # doctest: +SKIP
         """
-        return str(self._layout.path)
+        return str(self.layout.path)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -46,7 +59,7 @@ class StoredKernel(Kernel):
         Example:
             >>> rnntk.open_kernel("kernel.zarr").identity["activation"]  # doctest: +SKIP
         """
-        return dict(self._layout.identity)
+        return dict(self.layout.identity)
 
     @property
     def tile_count(self) -> int:
@@ -55,7 +68,7 @@ class StoredKernel(Kernel):
         Example:
             >>> rnntk.open_kernel("kernel.zarr").tile_count  # doctest: +SKIP
         """
-        return len(self._layout.tiles())
+        return len(self.layout.tiles())
 
     def missing(self) -> list[Index]:
         """Indices of the tiles that are still to be computed.
@@ -63,7 +76,7 @@ class StoredKernel(Kernel):
         Example:
             >>> rnntk.open_kernel("kernel.zarr").missing()  # doctest: +SKIP
         """
-        return self._layout.missing()
+        return self.layout.missing()
 
     def verify(self, *, discard: bool = False) -> list[Index]:
         """Indices of the tiles that are damaged, by the checksums of all that is stored.
@@ -76,9 +89,9 @@ class StoredKernel(Kernel):
             >>> if kernel.verify(discard=True):  # doctest: +SKIP
             ...     rnntk.infinite_kernel(rnn, x, out="kernel.zarr")
         """
-        layout, damaged = self._layout, set()
-        for kind in layout.kinds:
-            for i, j in StoredMatrix(layout, kind).verify():
+        layout, damaged = self.layout, set()
+        for matrix in self.matrices:
+            for i, j in matrix.verify():
                 damaged.add((min(i, j), max(i, j)) if layout.mirror else (i, j))
         if discard:
             for index in damaged:
