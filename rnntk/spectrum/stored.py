@@ -153,6 +153,8 @@ def enclose(
     for _ in range(2):
         x = second.solve(x[:, None])[:, 0]
         x /= np.abs(x).max()
+    if not np.isfinite(x).all():  # of a factor near underflow
+        x = np.eye(1, n, int(np.argmin(found.diagonal)))[0]
     upper, value = _upper(K, x, float(found.diagonal.min()))
     relative, absolute = matrices.uncertainty_of(K.dtype, n)
     radius = Fraction(relative) * norm + Fraction(absolute)
