@@ -157,7 +157,7 @@ def _stored(rnn: ElmanRNN, one: Batch, two: Batch | None, to: writing.Destinatio
         two=arrays[1],
         shared={},
         tile=tile,
-        compute=partial(_stored_tile, rnn, sequences_of, tile),
+        compute=partial(_stored_tile, rnn, sequences_of, tile, to.kinds),
         dtype=np.dtype(one[0].dtype),
         title="infinite kernel",
     )
@@ -174,6 +174,7 @@ def _stored_tile(
     rnn: ElmanRNN,
     of: tuple[int, int],
     tile: tuple[int, int],
+    kinds: tuple[str, ...],
     one: writing.Arrays,
     two: writing.Arrays | None,
     shared: writing.Arrays,
@@ -216,10 +217,11 @@ def _in_tiles(
     one: tuple[Marginals, ...],
     two: tuple[Marginals, ...] | None,
     sizes: tuple[int, int],
+    kinds: Sequence[str] = layout.KINDS,
 ) -> Kernel:
     """Tile by tile: each is one program of elementwise passes, which one core of a CPU runs.
 
-    ``sizes`` are those of a side of a tile.
+    ``sizes`` are those of a side of a tile; of the kernels only ``kinds`` are put together.
     """
     mirror, two = two is None, one if two is None else two
     device = next(iter(one[0].layers[0].root_L.devices()))
@@ -233,7 +235,8 @@ def _in_tiles(
         part1, part2 = (
             cut(side, *some, axis=-1) for side, some in ((one, tile.rows), (two, tile.columns))
         )
-        return block(part1, part2, mirror=tile.diagonal)
+        part = block(part1, part2, mirror=tile.diagonal)
+        return part._replace(**{kind: None for kind in layout.KINDS if kind not in kinds})
 
     whole = InMemory(mirror, n1, n2)
     assemble(compute, grid, whole.put, partial(in_threads, device=device), "infinite kernel")
@@ -264,6 +267,11 @@ def _marginals(rnn: ElmanRNN, scales: Squares, batch: Batch, size: int) -> tuple
     ]
     if len(parts) == 1 and not more:
         return parts[0]
+    return _joined(parts, n)
+
+
+@partial(jax.jit, static_argnames="n")
+def _joined(parts: list[tuple[Marginals, ...]], n: int) -> tuple[Marginals, ...]:
     return jax.tree.map(lambda *v: jnp.concatenate(v, axis=-1)[..., :n], *parts)
 
 

@@ -55,7 +55,8 @@ class Layout:
 
     Attributes:
         path: folder.
-        attributes: ``format``, ``identity``, ``mirror``, ``tile`` and ``kinds``.
+        attributes: ``format``, ``identity``, ``mirror``, ``tile``, ``kinds``, and the names of the
+            arrays in each of the ``folders``.
     """
 
     path: Path
@@ -98,12 +99,18 @@ class Layout:
         return zarr().open_group(str(self.path), mode="r+")
 
     def array(self, name: str) -> Any:
-        """An array of the store."""
-        return self._group[name]
+        """An array of the store, whose description is read once."""
+        if name not in self._arrays:
+            self._arrays[name] = self._group[name]
+        return self._arrays[name]
+
+    @cached_property
+    def _arrays(self) -> dict[str, Any]:
+        return {}
 
     def names(self, folder: str) -> tuple[str, ...]:
-        """Arrays of one of the folders ``one``, ``two`` and ``shared``; none if it is absent."""
-        return tuple(sorted(self._group[folder].array_keys())) if folder in self._group else ()
+        """Arrays of one of the folders ``one``, ``two`` and ``shared``."""
+        return tuple(self.attributes["folders"][folder])
 
     def chunk(self, kind: str, index: Index) -> Path:
         """The file of a chunk."""
@@ -234,9 +241,9 @@ def _make(
     package, tile = zarr(), attributes["tile"]
     path.parent.mkdir(parents=True, exist_ok=True)
     checksum = package.codecs.Crc32cCodec()
-    group = package.create_group(
-        str(path), attributes={_ATTRIBUTES: {"format": FORMAT, **attributes}}
-    )
+    names = {folder: sorted(arrays) for folder, arrays in folders.items()}
+    told = {"format": FORMAT, **attributes, "folders": names}
+    group = package.create_group(str(path), attributes={_ATTRIBUTES: told})
     for kind in attributes["kinds"]:
         group.create_array(
             kind,
