@@ -63,7 +63,8 @@ lock: ## renew the pinned list
 	.cache/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.cache/lock/bin/uv pip compile --quiet --universal --upgrade --python-version 3.11 \
 	    --no-annotate --no-header --no-emit-package rnntk \
-	    --extra certify --extra dev --extra docs --extra neural-tangents pyproject.toml \
+	    --extra certify --extra dev --extra docs --extra neural-tangents --extra scale \
+	    pyproject.toml \
 	    | grep -v "sys_platform == 'none'" > .cache/lock/dev.txt
 	mv .cache/lock/dev.txt requirements/dev.txt
 

@@ -16,6 +16,7 @@ from rnntk import (
     plot,
     predict,
     spectrum,
+    storage,
     train,
     verification,
 )
@@ -27,6 +28,7 @@ from rnntk.infinite.kernel import infinite_kernel
 from rnntk.kernel import Kernel
 from rnntk.network.elman import ElmanRNN
 from rnntk.sequences import pad
+from rnntk.storage.kernels import open_kernel
 
 __all__ = [
     "ElmanRNN",
@@ -46,10 +48,12 @@ __all__ = [
     "infinite_kernel",
     "interop",
     "layouts",
+    "open_kernel",
     "pad",
     "plot",
     "predict",
     "spectrum",
+    "storage",
     "train",
     "verification",
 ]

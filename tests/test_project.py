@@ -113,7 +113,15 @@ def test_import_of_rnntk_loads_no_optional_package() -> None:
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "rnntk" in loaded
-    assert not {"tensorflow", "neural_tangents", "flint", "mpmath", "beartype"} & set(loaded)
+    assert not {
+        "tensorflow",
+        "neural_tangents",
+        "flint",
+        "mpmath",
+        "beartype",
+        "zarr",
+        "dask",
+    } & set(loaded)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module)
@@ -129,7 +137,7 @@ LAYERS = (
     ("sequences", "kernel", "files"),
     ("checks", "layouts", "checkpoint"),
     ("activations", "linalg", "tiling"),
-    ("network",),
+    ("network", "storage"),
     ("infinite", "empirical", "train"),
     ("spectrum", "predict"),
     ("bounds", "datasets", "estimators"),
@@ -140,7 +148,11 @@ LAYERS = (
     ("__main__",),
 )
 # Methods of the public class call what stands above it, imported where they run.
-METHODS_OF = {"rnntk.network.elman": ("rnntk.network", "rnntk.interop")}
+# The version stands in the root.
+METHODS_OF = {
+    "rnntk.network.elman": ("rnntk.network", "rnntk.interop"),
+    "rnntk.storage.identity": ("rnntk",),
+}
 
 
 MODULES = {module(path) for path in SOURCES}

@@ -15,12 +15,14 @@ import numpy as np
 from rnntk import datasets, verification
 from rnntk import report as reports
 from rnntk import spectrum as spectra
+from rnntk.cli import stores
 from rnntk.datasets import Dataset
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.kernel import Kernel
 from rnntk.network.elman import ElmanRNN
 from rnntk.report import Results, Settings
 from rnntk.report.settings import read
+from rnntk.storage import open_kernel
 
 
 def report(options: Namespace) -> int:
@@ -36,8 +38,13 @@ def report(options: Namespace) -> int:
 
 
 def kernel(options: Namespace) -> int:
-    """Write the infinite-width kernels."""
+    """Write the infinite-width kernels, to a file or into a store."""
+    stored = stores.is_store(options)
     data, rnn, dtype = _problem(options)
+    if stored:
+        kept = stores.store(options, rnn, data, dtype)
+        _say(options, stores.facts(kept), stores.text(kept, stores.facts(kept)))
+        return 0
     start = time.perf_counter()
     found = jax.block_until_ready(_kernel(rnn, data, dtype))
     seconds = time.perf_counter() - start
@@ -49,6 +56,14 @@ def kernel(options: Namespace) -> int:
         "out": options.out,
     }
     _say(options, facts, f"{facts['shape']} {facts['dtype']} in {seconds:.2f} s: {options.out}")
+    return 0
+
+
+def status(options: Namespace) -> int:
+    """Tell how far a store has come."""
+    kept = open_kernel(options.path)
+    found = stores.facts(kept)
+    _say(options, found, stores.text(kept, found))
     return 0
 
 

@@ -73,7 +73,13 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--ridge", type=_positive, help="for the effective dimension")
         else:
             file = "kernels.npz" if name == "kernel" else "certificate.npz"
-            one.add_argument("--out", default=file, help="file to write (default: %(default)s)")
+            more = "; FOLDER.zarr stores tile by tile" if name == "kernel" else ""
+            one.add_argument("--out", default=file, help=f"file to write (default: {file}){more}")
+        if name == "kernel":
+            _add_store(one)
+    status = add("status", commands.status, "how far a stored kernel has come")
+    status.add_argument("path", help="folder that kernel writes, or infinite_kernel(out=...)")
+    _add_json(status)
     verify = add("verify", commands.verify, "prove a certificate anew, by code of its own")
     verify.add_argument("file", help="what certify has written")
     _add_json(verify)
@@ -104,6 +110,12 @@ def _add_network(one: argparse.ArgumentParser, readouts: tuple[str, ...]) -> Non
         help=f"groups that are trained, separated by commas (default: {','.join(GROUPS)})",
     )
     one.add_argument("--dtype", choices=DTYPES, help=f"of the kernels (default: {default.dtype})")
+
+
+def _add_store(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--tile", type=_count, help="of a store: sequences a side of a tile")
+    one.add_argument("--dask", metavar="ADDRESS", help="of a store: scheduler of a Dask cluster")
+    one.add_argument("--resume", action="store_true", help="of a store: go on with one")
 
 
 def _add_json(one: argparse.ArgumentParser) -> None:

@@ -5,10 +5,14 @@ two ways (``contraction``), panel by panel of sequences, whichever ``planning`` 
 Jacobian is ever formed.
 """
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -17,11 +21,17 @@ from rnntk.empirical.backprop import Batch, Gradients, Network, gradients
 from rnntk.empirical.contraction import contract_gram, contract_jacobian, join
 from rnntk.empirical.costs import Plan
 from rnntk.empirical.planning import plan
+from rnntk.files import fingerprint
 from rnntk.kernel import Kernel, symmetric
+from rnntk.network.description import describe
 from rnntk.network.elman import PRECISION, ElmanRNN, Params
 from rnntk.network.multipliers import multipliers
 from rnntk.network.parameters import SECOND, check_params, sequence_keys
+from rnntk.storage import layout, writing
+from rnntk.storage.identity import identity
+from rnntk.storage.kernels import StoredKernel
 from rnntk.tiling import tuning
+from rnntk.tiling.executors import local_run
 from rnntk.tiling.threads import cores, in_threads
 from rnntk.tiling.tiles import Cut, Grid, InMemory, Tile, assemble, equal_cuts
 
@@ -38,6 +48,10 @@ def empirical_kernel(
     method: str = "auto",
     memory_limit: int | None = None,
     key: PRNGKeyArray | None = None,
+    out: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+    tile: int | None = None,
+    kinds: Sequence[str] = layout.KINDS,
 ) -> Kernel:
     """Tangent and conjugate kernel of one network: inner products of its output's gradients.
 
@@ -58,15 +72,22 @@ def empirical_kernel(
             device. Compiled programs, some tens of MiB, come on top.
         key: draws the states of ``initial_state="independent"``, and may be that of ``rnn.init``;
             those of ``x2`` come from another key, folded from it.
+        out: folder of a Zarr store, into which the kernel goes tile by tile instead of memory, as
+            for :func:`rnntk.infinite_kernel`. Each tile backpropagates its sequences anew.
+        executor: likewise, what computes the tiles.
+        tile: likewise, sequences a side of a stored tile.
+        kinds: likewise, which kernels are stored.
 
     Returns:
         Kernel of shape (n1, n2), or (n1, t1, n2, t2) for the "sequence" readout, zero at padded
-        steps; ``outputs="full"`` appends (o, o) to ``ntk``. ``nngp`` is v^2/m <r(h), r(h')>.
+        steps; ``outputs="full"`` appends (o, o) to ``ntk``. ``nngp`` is v^2/m <r(h), r(h')>. With
+        ``out`` a :class:`rnntk.storage.StoredKernel`.
 
     Raises:
         ValueError: for wrong shapes, unequal token sizes, lengths out of range, NaN or infinity,
             parameters of another architecture, an unknown name, a missing ``key``, or a
-            ``memory_limit`` that is too small.
+            ``memory_limit`` that is too small; with ``out``, for the "sequence" readout, full
+            outputs, or a store of another kernel.
         TypeError: for tokens that are not floating point or of two dtypes.
         MemoryError: before the start, for sizes that exceed the default ``memory_limit``.
         FloatingPointError: where the kernel overflows its dtype.
@@ -82,21 +103,126 @@ def empirical_kernel(
     x1, lengths1 = checks.check_batch(x1, lengths1, "1")
     x2, lengths2 = checks.check_second(x1, x2, lengths2)
     width = check_params(rnn, params, x1.shape[-1])
-    chosen = plan(rnn, params, x1, x2, outputs=outputs, method=method, memory_limit=memory_limit)
+    to = writing.Destination.of(out, executor, tile, kinds)
+    if to is not None:
+        _check_storable(rnn, outputs)
     one = Batch(x1, lengths1, sequence_keys(rnn, key, len(x1)))
     two = None
     if x2 is not None:
         key = None if key is None else jax.random.fold_in(key, SECOND)
         two = Batch(x2, lengths2, sequence_keys(rnn, key, len(x2)))
+    find_plan = partial(
+        plan, rnn, params, outputs=outputs, method=method, memory_limit=memory_limit
+    )
+    if to is not None:
+        return _stored(rnn, params, one, two, find_plan, to)
+    chosen = find_plan(x1, x2)
     network = Network(rnn, params, multipliers(rnn, width, x1.shape[-1], x1.dtype))
     # As in a trace, everything is then one program, and no core takes a part.
     single = chosen.panel >= max(len(x1), 0 if x2 is None else len(x2))
     find = _at_once if single and chosen.cost < tuning.BRIEF else evaluate
     kernel, finite = find(network, one, two, outputs == "mean", chosen)
     if checks.is_concrete(finite) and not bool(finite):
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            checks.check_finite(f"params{jax.tree_util.keystr(path)}", leaf)
+        _check_finite(params)
         raise FloatingPointError(checks.overflow("The empirical kernel", x1.dtype))
+    return kernel
+
+
+def _check_finite(params: Params) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        checks.check_finite(f"params{jax.tree_util.keystr(path)}", leaf)
+
+
+def _check_storable(rnn: ElmanRNN, outputs: str) -> None:
+    for name, value, valid in (
+        ("rnn.readout", rnn.readout, ("last", "mean")),
+        ("outputs", outputs, ("mean",)),
+    ):
+        if value not in valid:
+            raise ValueError(
+                f"{name} must be one of {valid} with out, of whose kernels a tile is a matrix, got "
+                f"{value!r}."
+            )
+
+
+def _stored(
+    rnn: ElmanRNN,
+    params: Params,
+    one: Batch,
+    two: Batch | None,
+    find_plan: Callable[..., Plan],
+    to: writing.Destination,
+) -> StoredKernel:
+    """The kernel of checked batches on disk, every tile by one plan."""
+    _check_finite(params)
+    second = one if two is None else two
+    tile = to.tiles((len(one.x), len(second.x)), partial(min, tuning.PANEL))
+    # between two batches: so is every tile off the diagonal
+    chosen = find_plan(one.x[: tile[0]], second.x[: tile[1]])
+    leaves, tree = jax.tree.flatten(params)
+    shared = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    places = jax.tree.unflatten(tree, list(shared))
+    arrays = [None if batch is None else _named(batch) for batch in (one, two)]
+    assert arrays[0] is not None
+    more = {"params": fingerprint(*leaves), "method": chosen.method}
+    problem = writing.Problem(
+        identity=identity("empirical kernel", describe(rnn), arrays[0], arrays[1], more),
+        one=arrays[0],
+        two=arrays[1],
+        shared=shared,
+        tile=tile,
+        compute=partial(_stored_tile, rnn, places, chosen, _key_type(one)),
+        dtype=np.dtype(one.x.dtype),
+        title="empirical kernel",
+    )
+    return writing.write(problem, to, local_run(threads=False))
+
+
+def _named(batch: Batch) -> dict[str, np.ndarray]:
+    found = {"x": np.asarray(batch.x)}
+    if batch.lengths is not None:
+        found["lengths"] = np.asarray(batch.lengths)
+    if batch.keys is not None:
+        typed = jnp.issubdtype(batch.keys.dtype, jax.dtypes.prng_key)
+        found["keys"] = np.asarray(jax.random.key_data(batch.keys) if typed else batch.keys)
+    return found
+
+
+def _key_type(batch: Batch) -> str | None:
+    """The generator of typed keys; None for those that are plain numbers."""
+    keys = batch.keys
+    if keys is None or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        return None
+    return str(jax.random.key_impl(keys))
+
+
+def _stored_tile(
+    rnn: ElmanRNN,
+    places: Params,
+    chosen: Plan,
+    key_type: str | None,
+    one: writing.Arrays,
+    two: writing.Arrays | None,
+    shared: writing.Arrays,
+) -> Kernel:
+    """A tile from what the store holds of its sequences, which were checked.
+
+    ``places`` says where in a network's parameters each of the shared arrays belongs.
+    """
+    params = jax.tree.map(lambda name: jnp.asarray(shared[name]), places)
+    batches = []
+    for arrays in (one, *(() if two is None else (two,))):
+        keys = jnp.asarray(arrays["keys"]) if "keys" in arrays else None
+        if keys is not None and key_type is not None:
+            keys = jax.random.wrap_key_data(keys, impl=key_type)
+        lengths = jnp.asarray(arrays["lengths"]) if "lengths" in arrays else None
+        batches.append(Batch(jnp.asarray(arrays["x"]), lengths, keys))
+    width, x = check_params(rnn, params, batches[0].x.shape[-1]), batches[0].x
+    network = Network(rnn, params, multipliers(rnn, width, x.shape[-1], x.dtype))
+    second = None if two is None else batches[1]
+    kernel, finite = evaluate(network, batches[0], second, True, chosen)
+    if not bool(finite):
+        raise FloatingPointError(checks.overflow("The empirical kernel", x.dtype))
     return kernel
 
 

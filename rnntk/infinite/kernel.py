@@ -6,7 +6,9 @@ pairs are compiled and put together. Derivation: docs/theory/infinite.md.
 """
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from functools import lru_cache, partial
 
 import jax
@@ -22,11 +24,19 @@ from rnntk.infinite.cells import pair_kernel, reverse_steps
 from rnntk.infinite.marginals import Marginals
 from rnntk.infinite.recursion import Pairing
 from rnntk.kernel import Kernel, symmetric
+from rnntk.network.description import describe
 from rnntk.network.elman import STDS, ElmanRNN
 from rnntk.network.multipliers import Squares, squares
+from rnntk.storage import layout, writing
+from rnntk.storage.identity import identity
+from rnntk.storage.kernels import StoredKernel
 from rnntk.tiling import tuning
+from rnntk.tiling.executors import local_run
 from rnntk.tiling.threads import in_threads
-from rnntk.tiling.tiles import Grid, InMemory, Tile, assemble, cut, even_cuts
+from rnntk.tiling.tiles import Grid, InMemory, Tile, assemble, cut, cuts, even_size
+
+Batch = tuple[Float[Array, "_ _ d"], Int[Array, " _"] | None]
+_CHECKED = 4096  # sequences whose marginals are looked at together
 
 
 def infinite_kernel(
@@ -36,6 +46,10 @@ def infinite_kernel(
     *,
     lengths1: Int[ArrayLike, " n1"] | None = None,
     lengths2: Int[ArrayLike, " n2"] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+    tile: int | None = None,
+    kinds: Sequence[str] = layout.KINDS,
 ) -> Kernel:
     """Tangent and conjugate kernel of ``rnn`` in the limit of infinite width.
 
@@ -54,14 +68,22 @@ def infinite_kernel(
         lengths1: steps of each sequence of ``x1``; the rest is padding, whose values are ignored.
             Sequences of different lengths are compared aligned at their ends ("last").
         lengths2: likewise for ``x2``.
+        out: folder of a Zarr store, into which the kernel goes tile by tile instead of memory. A
+            call that was interrupted goes on where it is repeated. docs/scale.md tells how.
+        executor: of ``concurrent.futures``, Dask (``client.get_executor()``) or MPI, which
+            computes the tiles; by default all cores or accelerators of this process do.
+        tile: sequences a side of a stored tile; by default up to 2,080.
+        kinds: which kernels are stored, of ``"ntk"`` and ``"nngp"``.
 
     Returns:
         Kernel of shape (n1, n2), or (n1, t1, n2, t2) for the "sequence" readout, zero at padded
-        steps.
+        steps; with ``out`` a :class:`rnntk.storage.StoredKernel`.
 
     Raises:
-        ValueError: for wrong shapes, unequal token sizes, lengths out of range, NaN or infinity.
+        ValueError: for wrong shapes, unequal token sizes, lengths out of range, NaN or infinity;
+            for the "sequence" readout with ``out``, or a store of another kernel.
         TypeError: for tokens that are not floating point or of two dtypes.
+        OSError: where a store cannot be written; what was written stays.
         FloatingPointError: where the recursion leaves the range of the dtype, naming the step. In
             ``jit``, ``grad`` and ``vmap`` neither this nor variances beyond 10 (tanh, ...) raise.
 
@@ -75,6 +97,9 @@ def infinite_kernel(
     checks.check_single(rnn, STDS)
     x1, lengths1 = checks.check_batch(x1, lengths1, "1")
     x2, lengths2 = checks.check_second(x1, x2, lengths2)
+    to = writing.Destination.of(out, executor, tile, kinds)
+    if to is not None:
+        return _stored(rnn, (x1, lengths1), None if x2 is None else (x2, lengths2), to)
     scales = squares(rnn, x1.shape[-1], x1.dtype)
     steps = x1.shape[1], (x1 if x2 is None else x2).shape[1]
     if all(map(checks.is_concrete, (rnn.w_std, rnn.u_std, rnn.b_std, rnn.v_std, x1, x2))):
@@ -83,18 +108,90 @@ def infinite_kernel(
             x1, lengths1 = _bucketed(x1, lengths1, max(steps))
             if x2 is not None:
                 x2, lengths2 = _bucketed(x2, lengths2, max(steps))
-    one = _prepare(rnn, scales, x1, lengths1)
-    two = None if x2 is None else _prepare(rnn, scales, x2, lengths2)
+    batches = (x1, lengths1), (x1 if x2 is None else x2, lengths2)
+    traced = not all(map(checks.is_concrete, jax.tree.leaves((rnn, batches))))
+    n1, n2 = (len(x) for x, _ in batches)
+    sizes = (n1, n2) if traced else (_size(n1, _platform(x1)), _size(n2, _platform(x1)))
+    one = _marginals(rnn, scales, batches[0], sizes[0])
+    two = None if x2 is None else _marginals(rnn, scales, batches[1], sizes[1])
     if not all(map(checks.is_concrete, jax.tree.leaves((rnn, one, two)))):
         return _compiled(None)(rnn, scales, one, two or one, mirror=two is None)
-    for side in (*one, *(two or ())):
-        marginals.check_range(rnn, side)
-        for layer in side.layers:
-            check_accuracy(rnn.phi, np.square(layer.root_L))
-    kernel = _in_tiles(rnn, scales, one, two)
+    _check_range(rnn, (*one, *(two or ())))
+    kernel = _in_tiles(rnn, scales, one, two, sizes)
     if rnn.r.per_step:
         return jax.tree.map(lambda k: k[:, : steps[0], :, : steps[1]], kernel)
     return kernel
+
+
+def _platform(x: Array) -> str:
+    return next(iter(x.devices())).platform
+
+
+def _check_range(rnn: ElmanRNN, sides: tuple[Marginals, ...]) -> None:
+    """Refuse sequences whose recursion leaves the dtype's range, or that of the moments."""
+    for side in sides:
+        marginals.check_range(rnn, side)
+        for layer in side.layers:
+            check_accuracy(rnn.phi, np.square(layer.root_L))
+
+
+def _stored(rnn: ElmanRNN, one: Batch, two: Batch | None, to: writing.Destination) -> StoredKernel:
+    """The kernel of checked batches on disk."""
+    if rnn.r.per_step:
+        raise ValueError(
+            "rnn.readout must be 'last' or 'mean' with out, of whose kernels a tile is a matrix, "
+            f"got {rnn.readout!r}."
+        )
+    for x, lengths in (one, *(() if two is None else (two,))):
+        for some in (slice(i, i + _CHECKED) for i in range(0, len(x), _CHECKED)):
+            part = None if lengths is None else lengths[some]
+            scales = squares(rnn, x.shape[-1], x.dtype)
+            _check_range(rnn, _marginals(rnn, scales, (x[some], part), _CHECKED))
+    arrays = [None if batch is None else _named(batch) for batch in (one, two)]
+    assert arrays[0] is not None
+    sequences_of = len(one[0]), len((one if two is None else two)[0])
+    tile = to.tiles(sequences_of, partial(_size, platform=jax.default_backend()))
+    problem = writing.Problem(
+        identity=identity("infinite-width kernel", describe(rnn), arrays[0], arrays[1], {}),
+        one=arrays[0],
+        two=arrays[1],
+        shared={},
+        tile=tile,
+        compute=partial(_stored_tile, rnn, sequences_of, tile, to.kinds),
+        dtype=np.dtype(one[0].dtype),
+        title="infinite kernel",
+    )
+    return writing.write(problem, to, local_run(threads=True))
+
+
+def _named(batch: Batch) -> dict[str, np.ndarray]:
+    x, lengths = batch
+    found = {"x": np.asarray(x)}
+    return found if lengths is None else found | {"lengths": np.asarray(lengths)}
+
+
+def _stored_tile(
+    rnn: ElmanRNN,
+    of: tuple[int, int],
+    tile: tuple[int, int],
+    kinds: tuple[str, ...],
+    one: writing.Arrays,
+    two: writing.Arrays | None,
+    shared: writing.Arrays,
+) -> Kernel:
+    """A tile of so many sequences from what the store holds of its own, which were checked.
+
+    Its parts have the size that those of the whole kernel would have in memory, if they fit.
+    """
+    sides, sizes = [], []
+    for n, size, arrays in zip(of, tile, (one, two or one), strict=True):
+        x = jnp.asarray(arrays["x"])
+        lengths = jnp.asarray(arrays["lengths"]) if "lengths" in arrays else None
+        whole = _size(n, _platform(x))
+        sizes.append(whole if size % whole == 0 else _size(size, _platform(x)))
+        scales = squares(rnn, x.shape[-1], x.dtype)
+        sides.append(_marginals(rnn, scales, (x, lengths), sizes[-1]))
+    return _in_tiles(rnn, scales, sides[0], None if two is None else sides[1], (sizes[0], sizes[1]))
 
 
 def _bucketed(
@@ -107,20 +204,29 @@ def _bucketed(
     return jnp.asarray(padded), jnp.full(n, t) if lengths is None else lengths
 
 
+def _size(n: int, platform: str) -> int:
+    """Of a side of the tiles of a batch: the last bits of a kernel depend on it."""
+    on_cpu = platform == "cpu"
+    largest = tuning.INFINITE_TILE if on_cpu else tuning.INFINITE_TILE_ACCELERATOR
+    return even_size(n, largest, tuning.LANES)
+
+
 def _in_tiles(
-    rnn: ElmanRNN, scales: Squares, one: tuple[Marginals, ...], two: tuple[Marginals, ...] | None
+    rnn: ElmanRNN,
+    scales: Squares,
+    one: tuple[Marginals, ...],
+    two: tuple[Marginals, ...] | None,
+    sizes: tuple[int, int],
+    kinds: Sequence[str] = layout.KINDS,
 ) -> Kernel:
-    """Tile by tile: each is one program of elementwise passes, which one core of a CPU runs."""
+    """Tile by tile: each is one program of elementwise passes, which one core of a CPU runs.
+
+    ``sizes`` are those of a side of a tile; of the kernels only ``kinds`` are put together.
+    """
     mirror, two = two is None, one if two is None else two
     device = next(iter(one[0].layers[0].root_L.devices()))
-    on_cpu = device.platform == "cpu"
-    largest = tuning.INFINITE_TILE if on_cpu else tuning.INFINITE_TILE_ACCELERATOR
     n1, n2 = one[0].size, two[0].size
-    grid = Grid(
-        rows=even_cuts(n1, largest, tuning.LANES),
-        columns=even_cuts(n2, largest, tuning.LANES),
-        mirror=mirror,
-    )
+    grid = Grid(cuts(n1, sizes[0]), cuts(n2, sizes[1]), mirror)
     block = partial(_compiled(device.platform), rnn, scales)
     if len(grid) == 1:
         return block(one, two, mirror=mirror)
@@ -129,7 +235,8 @@ def _in_tiles(
         part1, part2 = (
             cut(side, *some, axis=-1) for side, some in ((one, tile.rows), (two, tile.columns))
         )
-        return block(part1, part2, mirror=tile.diagonal)
+        part = block(part1, part2, mirror=tile.diagonal)
+        return part._replace(**{kind: None for kind in layout.KINDS if kind not in kinds})
 
     whole = InMemory(mirror, n1, n2)
     assemble(compute, grid, whole.put, partial(in_threads, device=device), "infinite kernel")
@@ -142,6 +249,30 @@ def _compiled(platform: str | None) -> Callable[..., Kernel]:
     """``_block`` compiled for a platform; None where it becomes part of a larger program."""
     options = tuning.elementwise_options(platform)
     return jax.jit(_block, static_argnames=("mirror",), compiler_options=options)
+
+
+def _marginals(rnn: ElmanRNN, scales: Squares, batch: Batch, size: int) -> tuple[Marginals, ...]:
+    """Marginals of some sequences at a time, and never of fewer.
+
+    The last bits depend on their number, and would be others in a part of the batch.
+    """
+    x, lengths = batch
+    n, more = len(x), -len(x) % size
+    if more:
+        x = jnp.pad(x, ((0, more), (0, 0), (0, 0)))
+        lengths = None if lengths is None else jnp.pad(lengths, (0, more), constant_values=1)
+    parts = [
+        _prepare(rnn, scales, x[start:stop], None if lengths is None else lengths[start:stop])
+        for start, stop in ((i, i + size) for i in range(0, n, size))
+    ]
+    if len(parts) == 1 and not more:
+        return parts[0]
+    return _joined(parts, n)
+
+
+@partial(jax.jit, static_argnames="n")
+def _joined(parts: list[tuple[Marginals, ...]], n: int) -> tuple[Marginals, ...]:
+    return jax.tree.map(lambda *v: jnp.concatenate(v, axis=-1)[..., :n], *parts)
 
 
 @jax.jit

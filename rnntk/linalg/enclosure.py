@@ -152,29 +152,53 @@ def _upper_bound(A: np.ndarray, x: np.ndarray, scaling: Fraction) -> tuple[Fract
 
     ``scaling`` is what an entry may have lost before.
     """
-    n = len(A)
-    gamma, gamma2 = (Fraction(k, 2**53 - k) for k in (n, 2 * n))
     size = np.abs(x)
     product, magnitude = float(x @ (A @ x)), 0.0
-    for start in range(0, n, _ROWS):
+    for start in range(0, len(A), _ROWS):
         rows = slice(start, start + _ROWS)
         magnitude += float(size[rows] @ (np.abs(A[rows]) @ size))
+    smallest = float(np.diagonal(A).min())
+    return quotient_bound(product, magnitude, x, smallest, scaling)
+
+
+def quotient_bound(
+    product: float,
+    magnitude: float,
+    x: Float[np.ndarray, " n"],
+    smallest: float,
+    scaling: Fraction = Fraction(0),
+) -> tuple[Fraction, float]:
+    """Theorem 2 from sums over the entries of a matrix A, made in any order.
+
+    Args:
+        product: x' A x as computed.
+        magnitude: |x|' |A| |x| as computed.
+        x: with entries of magnitude at most 1, one of them 1.
+        smallest: diagonal entry of A.
+        scaling: what an entry may have lost before.
+    """
+    n = len(x)
+    gamma, gamma2 = (Fraction(k, 2**53 - k) for k in (n, 2 * n))
     lost = 10 * n * n * _TINY
     # the sum over the blocks of rows is part of the order of summation
     slack = gamma2 * (Fraction(magnitude) + lost) / (1 - gamma2) + lost
     top, norm2 = Fraction(product) + slack, float(x @ x)
     ends = [(Fraction(norm2) - lost) / (1 + gamma), (Fraction(norm2) + lost) / (1 - gamma)]
     quotient = top / ends[0 if top > 0 else 1] + n * scaling
-    smallest = Fraction(float(np.diagonal(A).min())) + scaling
-    return min(quotient, smallest), product / norm2
+    return min(quotient, Fraction(smallest) + scaling), product / norm2
 
 
 def frobenius_norm(A: Float[np.ndarray, "n n"]) -> Fraction:
     """At least the Frobenius norm: a sum of n^2 squares, in any order, and its root."""
-    terms = A.size + 4
+    return norm_bound(float(np.linalg.norm(A)), len(A))
+
+
+def norm_bound(norm: float, n: int) -> Fraction:
+    """At least the Frobenius norm of n rows, of which ``norm`` was computed in any order."""
+    terms = n * n + 4
     rounding = 1 + Fraction(terms, 2**53 - 2 * terms)
     # n^2 squares may each lose 2^-1022
-    return Fraction(float(np.linalg.norm(A))) * rounding + Fraction(2 * len(A), 2**511)
+    return Fraction(norm) * rounding + Fraction(2 * n, 2**511)
 
 
 def round_down(q: Fraction) -> float:

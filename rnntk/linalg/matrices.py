@@ -88,14 +88,24 @@ def with_uncertainty(
     """
     A = check_symmetric(matrix, name)
     given = np.asarray(matrix)
-    relative, absolute = 0.0, 0.0
-    if given.dtype != np.float64:
-        relative = max(unit_roundoff(given.dtype), 2.0**-53)
-        absolute = len(A) * max(float(np.finfo(given.dtype).smallest_subnormal), 2.0**-1074)
+    relative, absolute = uncertainty_of(given.dtype, len(A))
     if not np.shares_memory(A, given):
         relative += 2.0**-52
         absolute += len(A) * 2.0**-1072
     return A, relative, absolute
+
+
+def uncertainty_of(dtype: np.dtype, n: int) -> tuple[float, float]:
+    """Relative and absolute errors up to which entries of a dtype count as known.
+
+    Example:
+        >>> uncertainty_of(np.dtype(np.float64), 3)
+        (0.0, 0.0)
+    """
+    if dtype == np.float64:
+        return 0.0, 0.0
+    relative = max(unit_roundoff(dtype), 2.0**-53)
+    return relative, n * max(float(np.finfo(dtype).smallest_subnormal), 2.0**-1074)
 
 
 def _as_array(matrix: ArrayLike, name: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from rnntk.plot.comparisons import training, widths
 from rnntk.plot.learning import losses, predictions, scores
+from rnntk.plot.matrices import kernel_matrix
 from rnntk.plot.spectra import (
     bounds,
     min_eigenvalue,
@@ -12,6 +13,7 @@ from rnntk.plot.spectra import (
 
 __all__ = [
     "bounds",
+    "kernel_matrix",
     "losses",
     "min_eigenvalue",
     "min_eigenvalue_by_width",

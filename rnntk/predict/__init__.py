@@ -5,6 +5,7 @@ from rnntk.predict.descent import gradient_descent, largest_stable_step
 from rnntk.predict.fitting import SequenceRegression, fit
 from rnntk.predict.flow import gradient_flow
 from rnntk.predict.gaussian_process import GaussianProcess
+from rnntk.predict.iterative import Solution
 from rnntk.predict.likelihood import (
     Hyperparameters,
     MarginalLikelihood,
@@ -13,6 +14,7 @@ from rnntk.predict.likelihood import (
 )
 from rnntk.predict.regression import KernelRegression
 from rnntk.predict.ridges import RidgePath, ridge_path
+from rnntk.predict.stored import solve
 from rnntk.predict.trained import Posterior, trained_ensemble
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Posterior",
     "RidgePath",
     "SequenceRegression",
+    "Solution",
     "fit",
     "fit_hyperparameters",
     "gradient_descent",
@@ -31,5 +34,6 @@ __all__ = [
     "largest_stable_step",
     "log_marginal_likelihood",
     "ridge_path",
+    "solve",
     "trained_ensemble",
 ]

@@ -13,7 +13,9 @@ from rnntk import checkpoint
 from rnntk.files import fingerprint
 from rnntk.linalg.conjugate_gradients import Iterate, LowRankPreconditioner, begin, iterate
 from rnntk.linalg.pivoted_cholesky import pivoted_cholesky
-from rnntk.predict.sequence_kernel import BLOCK, SequenceKernel, multiply
+from rnntk.linalg.tiles import multiply
+from rnntk.predict.sequence_kernel import BLOCK, SequenceKernel
+from rnntk.predict.stored_system import StoredSystem
 
 _INNER = 1e-4  # what one solve in single precision gains before it is refined
 _LIMIT = 1000  # steps of conjugate gradients
@@ -42,7 +44,7 @@ class Solution:
 class _Counted:
     """The kernel plus ridge as a product with columns, counting how often it is computed."""
 
-    def __init__(self, kernel: SequenceKernel, ridge: float, bar: tqdm) -> None:
+    def __init__(self, kernel: SequenceKernel | StoredSystem, ridge: float, bar: tqdm) -> None:
         self.kernel, self.ridge, self.bar, self.passes = kernel, ridge, bar, 0
 
     def __call__(self, v: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
@@ -63,7 +65,7 @@ class _Counted:
 
 
 def solve(
-    kernel: SequenceKernel,
+    kernel: SequenceKernel | StoredSystem,
     y: Float[np.ndarray, "n o"],
     ridge: float,
     *,
@@ -91,10 +93,8 @@ def solve(
     record = _Record(
         path,
         {
-            "x": fingerprint(kernel.x, kernel.lengths),
+            **kernel.problem,
             "y": fingerprint(y),
-            "rnn": repr(kernel.rnn),
-            "kernel": kernel.kind,
             "ridge": repr(ridge),
             "method": method,
             "tolerance": repr(tolerance),

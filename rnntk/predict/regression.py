@@ -12,6 +12,7 @@ from rnntk.linalg import matrices
 from rnntk.predict.arguments import check_cross, check_ridge
 from rnntk.predict.factorization import Factorization, factorize, resolution
 from rnntk.predict.ridges import CRITERIA, ridge_path
+from rnntk.storage import StoredMatrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,8 @@ class KernelRegression:
     From sequences, at any number of them: :class:`SequenceRegression`.
 
     Args:
-        kernel: train kernel K, shape (n, n), symmetric; not kept.
+        kernel: train kernel K, shape (n, n), symmetric; not kept. One on disk is read, if it fits
+            in memory; else :func:`solve`.
         y: labels, shape (n,), or (n, o) for o outputs.
         ridge: :math:`\lambda \ge 0`, added to the diagonal, not divided by n; or a criterion of
             :func:`ridge_path`, ``"leave_one_out"`` or ``"marginal_likelihood"``, which chooses one
@@ -50,14 +52,16 @@ class KernelRegression:
         array([0. , 1.5])
     """
 
-    kernel: InitVar[Float[ArrayLike, "n n"]]
+    kernel: InitVar[Float[ArrayLike, "n n"] | StoredMatrix]
     y: Real[ArrayLike, " n"] | Real[ArrayLike, "n o"] = field(repr=False)
     ridge: float | Literal["leave_one_out", "marginal_likelihood"] = 0.0
     coefficients: Float[np.ndarray, " n"] | Float[np.ndarray, "n o"] = field(init=False, repr=False)
     residual: float = field(init=False)
     _factorization: Factorization = field(init=False, repr=False)
 
-    def __post_init__(self, kernel: Float[ArrayLike, "n n"]) -> None:
+    def __post_init__(self, kernel: Float[ArrayLike, "n n"] | StoredMatrix) -> None:
+        if isinstance(kernel, StoredMatrix):  # read once
+            kernel = np.asarray(kernel)
         matrix = matrices.check_symmetric(kernel, "kernel")
         y = checks.check_labels(self.y, len(matrix))
         if isinstance(self.ridge, str):
@@ -83,7 +87,7 @@ class KernelRegression:
             object.__setattr__(self, name, value)
 
     def predict(
-        self, kernel_test_train: Float[ArrayLike, "n_test n"]
+        self, kernel_test_train: Float[ArrayLike, "n_test n"] | StoredMatrix
     ) -> Float[np.ndarray, " n_test"] | Float[np.ndarray, "n_test o"]:
         """Predictions at new points.
 
@@ -102,7 +106,9 @@ class KernelRegression:
             >>> KernelRegression(np.eye(2), np.array([1.0, 2.0]), ridge=1.0).predict(np.eye(2))
             array([0.5, 1. ])
         """
-        return check_cross(kernel_test_train, len(self.coefficients)) @ self.coefficients
+        return (
+            check_cross(np.asarray(kernel_test_train), len(self.coefficients)) @ self.coefficients
+        )
 
     def leave_one_out(self) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n o"]:
         r"""Prediction at each training point of the regression fitted to all the others.

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from rnntk import checks
+from rnntk.files import fingerprint
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import ElmanRNN
 
@@ -53,6 +54,15 @@ class SequenceKernel:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def problem(self) -> dict[str, str]:
+        """What it is the kernel of, for checkpoints."""
+        return {
+            "x": fingerprint(self.x, self.lengths),
+            "rnn": repr(self.rnn),
+            "kernel": self.kind,
+        }
 
     def matrix(self) -> Float[np.ndarray, "n n"]:
         """The whole train kernel."""
@@ -138,21 +148,3 @@ def _take(batch: Batch, rows: slice | Int[np.ndarray, " k"]) -> Batch:
 
 def _cuts(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-
-def multiply(
-    tiles: Iterator[tuple[slice, slice, Float[np.ndarray, "rows columns"]]],
-    v: Float[np.ndarray, "n k"],
-) -> Float[np.ndarray, "n k"]:
-    """A symmetric matrix, given as its tiles on and above the diagonal, times columns.
-
-    Products within a tile are in the tile's dtype, sums over tiles in float64.
-    """
-    result = np.zeros(v.shape)
-    narrow = v.astype(np.float32)
-    for rows, columns, tile in tiles:
-        vector = narrow if tile.dtype == np.float32 else v
-        result[rows] += tile @ vector[columns]
-        if rows != columns:
-            result[columns] += tile.T @ vector[rows]
-    return result

@@ -9,6 +9,7 @@ from rnntk.spectrum.intervals import (
     min_eigenvalue,
     summary,
 )
+from rnntk.spectrum.stored import largest_eigenvalues
 
 __all__ = [
     "METHODS",
@@ -17,6 +18,7 @@ __all__ = [
     "Summary",
     "certify",
     "eigenvalues",
+    "largest_eigenvalues",
     "min_eigenvalue",
     "summary",
 ]

@@ -7,8 +7,11 @@ of exact kernels come from :func:`rnntk.spectrum.certify`.
 """
 
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +20,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from rnntk.linalg import enclosure, lanczos, matrices
+from rnntk.spectrum import stored
+from rnntk.storage import StoredMatrix
+from rnntk.storage.matrices import free_memory
 
-METHODS = ("auto", "dense", "cholesky", "lanczos")
+METHODS = ("auto", "dense", "cholesky", "lanczos", "tiles")
+_COPIES = 4  # of a matrix in float64, that all eigenvalues or a factorization take
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ class Summary:
             positive and resolved.
         trace: :math:`\sum_i \lambda_i`.
         effective_rank: exponential of the entropy of :math:`\lambda_i / \sum_j \lambda_j`
-            (Roy & Vetterli 2007), negative eigenvalues counting as 0.
+            (Roy & Vetterli 2007), negative eigenvalues counting as 0; None for a kernel on disk
+            that is too large for memory.
         intrinsic_dimension: :math:`\sum_i \lambda_i / \lambda_1`.
         stable_rank: :math:`\sum_i \lambda_i^2 / \lambda_1^2`.
         effective_dimension: :math:`\sum_i \lambda_i / (\lambda_i + r)` at the ridge r, None
@@ -69,20 +77,20 @@ class Summary:
         decay_range: first and last k of the fit: of the resolved eigenvalues the first half, less
             their first twentieth. What finite samples do to a power law shows in its tail.
         unresolved: fraction of the eigenvalues that rounding may have made, see
-            :attr:`MinEigenvalue.resolved`.
+            :attr:`MinEigenvalue.resolved`; None like ``effective_rank``.
     """
 
     smallest: float
     largest: float
     condition_number: float
     trace: float
-    effective_rank: float
+    effective_rank: float | None
     intrinsic_dimension: float
     stable_rank: float
     effective_dimension: float | None
     decay_exponent: float | None
     decay_range: tuple[int, int] | None
-    unresolved: float
+    unresolved: float | None
 
 
 def eigenvalues(K: ArrayLike) -> Float[np.ndarray, " n"]:
@@ -106,11 +114,13 @@ def eigenvalues(K: ArrayLike) -> Float[np.ndarray, " n"]:
     return scipy.linalg.eigvalsh(matrices.check_symmetric(K), check_finite=False)
 
 
-def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
+def summary(K: ArrayLike | StoredMatrix, ridge: float | None = None) -> Summary:
     """Condition, ranks and decay of a spectrum.
 
     Args:
-        K: symmetric matrix (n, n).
+        K: symmetric matrix (n, n). Of a kernel on disk that is too large for memory, the ends of
+            the spectrum are found by :func:`min_eigenvalue` and :func:`largest_eigenvalues`, and
+            what takes all eigenvalues is None.
         ridge: added to the diagonal in kernel regression, not divided by n.
 
     Returns:
@@ -130,6 +140,10 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
     """
     if ridge is not None and not 0 < ridge < math.inf:
         raise ValueError(f"ridge must be positive and finite, got {ridge}.")
+    if isinstance(K, StoredMatrix):
+        if not _fits(K):
+            return _ends(K)
+        K = np.asarray(K)
     values = eigenvalues(K)[::-1]
     largest, smallest = float(values[0]), float(values[-1])
     with np.errstate(over="ignore", invalid="ignore"):
@@ -159,6 +173,30 @@ def summary(K: ArrayLike, ridge: float | None = None) -> Summary:
     )
 
 
+def _fits(K: StoredMatrix) -> bool:
+    return _COPIES * 8 * K.size <= free_memory()
+
+
+def _ends(K: StoredMatrix) -> Summary:
+    """What the ends of the spectrum and sums over the entries tell."""
+    smallest, found = min_eigenvalue(K, "tiles"), stored.sums(K)
+    largest = float(stored.largest_eigenvalues(K).values[0])
+    positive = smallest.resolved and smallest.value > 0
+    return Summary(
+        smallest=smallest.value,
+        largest=largest,
+        condition_number=largest / smallest.value if positive else math.inf,
+        trace=found.trace,
+        effective_rank=None,
+        intrinsic_dimension=found.trace / largest,
+        stable_rank=(found.norm / largest) ** 2,
+        effective_dimension=None,
+        decay_exponent=None,
+        decay_range=None,
+        unresolved=None,
+    )
+
+
 def _decay(values: np.ndarray) -> tuple[float | None, tuple[int, int] | None]:
     """Slope of -log(value) against log(rank), of descending positive values."""
     if len(values) < 8:
@@ -169,7 +207,13 @@ def _decay(values: np.ndarray) -> tuple[float | None, tuple[int, int] | None]:
     return -float(slope), (first, last)
 
 
-def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
+def min_eigenvalue(
+    K: Any,
+    method: str = "auto",
+    *,
+    scratch: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+) -> MinEigenvalue:
     """Smallest eigenvalue of a symmetric matrix, in an interval that rounding cannot escape.
 
     Args:
@@ -179,7 +223,12 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
         method: ``"dense"``, all eigenvalues by LAPACK; ``"cholesky"``, Lanczos on the inverse by
             one factorization, and a second one for the interval: a fraction of the cost of all
             eigenvalues, for large n; ``"lanczos"``, Lanczos on the matrix itself, which only
-            multiplies by it; ``"auto"``, the last for an operator, else by size.
+            multiplies by it; ``"tiles"``, for a kernel on disk, two factorizations on disk, tile by
+            tile, in the memory of a few; ``"auto"``, the first that fits.
+        scratch: folder for the factors of ``"tiles"``, half of the kernel in float64 each; beside
+            the kernel by default. A call that was stopped goes on with them.
+        executor: of ``concurrent.futures`` or Dask, which computes the tiles of the factors; by
+            default one after the other, each on all cores.
 
     Returns:
         The eigenvalue with its interval, in float64. ``"lanczos"`` bounds it from above alone, up
@@ -201,6 +250,12 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
+    if isinstance(K, StoredMatrix):
+        if method == "tiles" or (method == "auto" and not _fits(K)):
+            return _in_tiles(K, None if scratch is None else Path(scratch), executor)
+        K = np.asarray(K)
+    if method == "tiles":
+        raise ValueError(f"method='tiles' is for a kernel on disk, got {type(K).__name__}.")
     if _is_operator(K):
         if method not in ("auto", "lanczos"):
             raise ValueError(f"method must be 'lanczos' for an operator, got {method!r}.")
@@ -225,6 +280,19 @@ def min_eigenvalue(K: Any, method: str = "auto") -> MinEigenvalue:
         method=ends.method,
         certified=math.isfinite(interval.lower) and math.isfinite(interval.upper),
         resolved=abs(value) > matrices.resolution(n, matrices.size_of(A), dtype)
+        and not interval.lower <= 0 <= interval.upper,
+    )
+
+
+def _in_tiles(K: StoredMatrix, scratch: Path | None, executor: Executor | None) -> MinEigenvalue:
+    interval, found = stored.enclose(K, scratch, executor)
+    return MinEigenvalue(
+        value=interval.value,
+        lower=interval.lower,
+        upper=interval.upper,
+        method="tiles",
+        certified=True,
+        resolved=abs(interval.value) > matrices.resolution(len(K), found.size, K.dtype)
         and not interval.lower <= 0 <= interval.upper,
     )
 

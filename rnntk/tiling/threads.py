@@ -3,8 +3,9 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
-from threading import current_thread
+from threading import current_thread, local
 from typing import Any, TypeVar
 
 import jax
@@ -14,6 +15,7 @@ from rnntk.checks import is_concrete
 from rnntk.tiling import tuning
 
 NAME = "rnntk"  # of the threads
+_here = local()
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -41,7 +43,8 @@ def in_threads(
         with jax.enable_x64(x64), jax.default_device(device):
             return jax.block_until_ready(call(item))
 
-    if current_thread().name.startswith(NAME):  # a call in a call: its threads may all be waiting
+    # a call in a call: its threads may all be waiting, or its neighbours need the other cores
+    if current_thread().name.startswith(NAME) or getattr(_here, "alone", False):
         yield from map(compute, items)
         return
     running: deque[Future[Result]] = deque()
@@ -55,6 +58,16 @@ def in_threads(
     finally:  # left early, by an error or an interrupt
         for future in running:
             future.cancel()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep :func:`in_threads` to the calling thread, for one of many calls side by side."""
+    before, _here.alone = getattr(_here, "alone", False), True
+    try:
+        yield
+    finally:
+        _here.alone = before
 
 
 @cache

@@ -82,11 +82,19 @@ class InMemory:
         return jnp.zeros((n1, *inner, n2, *rest), part.dtype)
 
 
-def even_cuts(n: int, largest: int, multiple: int) -> tuple[Cut, ...]:
-    """Cuts of at most two sizes, so that few shapes are compiled, all but the last a multiple."""
+def even_size(n: int, largest: int, multiple: int) -> int:
+    """The size of cuts that are about equal, a multiple of a number if there are several."""
     size = -(-n // -(-n // largest))
-    if n > largest:
-        size = min(-(-size // multiple) * multiple, largest)
+    return min(-(-size // multiple) * multiple, largest) if n > largest else size
+
+
+def even_cuts(n: int, largest: int, multiple: int) -> tuple[Cut, ...]:
+    """Cuts of that size."""
+    return cuts(n, even_size(n, largest, multiple))
+
+
+def cuts(n: int, size: int) -> tuple[Cut, ...]:
+    """Cuts of at most two sizes, so that few shapes are compiled; the last may be smaller."""
     return tuple(Cut(start, min(size, n - start)) for start in range(0, n, size))
 
 

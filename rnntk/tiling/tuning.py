@@ -51,6 +51,12 @@ def elementwise_options(platform: str | None) -> dict[str, str | int] | None:
     return on_cpu if platform == "cpu" else None
 
 
+# -- kernels on disk ------------------------------------------------------------------------------
+
+STORED_TILE = 10 * INFINITE_TILE
+"""Sequences a side of a chunk at the most: 17 MB in float32, written in 7 ms where a chunk of 208
+takes 2, of which the bytes are a tenth (benchmarks/scale.py)."""
+
 # -- finite width: matrix products ----------------------------------------------------------------
 
 ALIGNED = 16

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import rnntk
+from rnntk.linalg import tiles
 from rnntk.predict import KernelRegression, fit, sequence_kernel
-from rnntk.predict.sequence_kernel import SequenceKernel, multiply
+from rnntk.predict.sequence_kernel import SequenceKernel
 
 
 def data(n=90, seed=0, d=2):
@@ -46,7 +47,7 @@ def test_tiles_columns_and_diagonal_are_the_matrix(x64, small_tiles, name, kind)
     np.testing.assert_allclose(kernel.diagonal, np.diagonal(matrix), **close)
     index = np.array([3, 40, 89])
     np.testing.assert_allclose(kernel.columns(index), matrix[:, index], **close)
-    np.testing.assert_allclose(multiply(kernel.tiles(), y), matrix @ y, **close)
+    np.testing.assert_allclose(tiles.multiply(kernel.tiles(), y), matrix @ y, **close)
     assert kernel.tile_count == len(list(kernel.tiles())) == 6
     new, _ = data(50, seed=2)
     cross = getattr(rnntk.infinite_kernel(RNNS[name], new, x, lengths2=lengths), kind)
@@ -143,7 +144,7 @@ def test_steps_go_on_from_a_checkpoint_to_the_same_numbers(x64, small_tiles, tmp
         whole = fit(RNNS["erf"], x, y, 0.01, **options)
         path = tmp_path / f"{method}.npz"
         calls = 0
-        original = sequence_kernel.multiply
+        original = tiles.multiply
 
         def interrupted(tiles, v, original=original):
             nonlocal calls

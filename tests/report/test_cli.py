@@ -265,3 +265,29 @@ def test_small_commands(capsys, data, tmp_path):
     assert cli.main(["verify", certificate, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["verified"] is False
     assert "there are 20" in fails_with(capsys, ["kernel", "--data", data, "--n", "21"])
+
+
+def test_a_store_is_resumed_and_told_of(capsys, data, tmp_path):
+    out = tmp_path / "k.zarr"
+    line = ["kernel", "--data", data, "--activation", "erf", "--out", str(out), "--tile", "8"]
+    assert cli.main(line) == 0
+    assert f"{out} has 6 of 6 tiles: [20, 20] float64, nngp, ntk" in capsys.readouterr().out
+    expected = rnntk.infinite_kernel(rnntk.ElmanRNN("erf"), np.load(data)["x"])
+    np.testing.assert_allclose(rnntk.open_kernel(out).ntk, expected.ntk, rtol=1e-12)
+    for kind in ("ntk", "nngp"):
+        (out / kind / "c/0/1").unlink()
+    assert "exists: --resume goes on with it" in fails_with(capsys, line)
+    assert cli.main(["status", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["tiles"], told["complete"]) == (6, 5)
+    assert told["seconds_left"] > 0
+    assert cli.main(["status", str(out)]) == 0
+    assert "at the rate of the latest" in capsys.readouterr().out
+    assert cli.main([*line, "--resume"]) == 0
+    assert "6 of 6 tiles" in capsys.readouterr().out
+    other = [*line[:3], "--b-std", "0.5", *line[5:], "--resume"]
+    assert "k.zarr holds another kernel: activation is erf" in fails_with(capsys, other)
+    assert "--tile must come with --out FOLDER.zarr" in fails_with(
+        capsys, ["kernel", "--tile", "8"]
+    )
+    assert "There is no kernel at" in fails_with(capsys, ["status", str(tmp_path / "none")])

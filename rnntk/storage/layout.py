@@ -1,0 +1,266 @@
+"""How a kernel lies on disk: a Zarr group of format 3, in which every tile is one chunk, a file.
+
+::
+
+    kernel.zarr/zarr.json        attributes: what kernel it is of
+    kernel.zarr/ntk/c/0/1        tile (0, 1), uncompressed, followed by its CRC-32C
+    kernel.zarr/nngp/c/0/1
+    kernel.zarr/one/x, two/x     tokens and what else belongs to each sequence of the two batches
+    kernel.zarr/shared/0         parameters of a finite network
+
+A chunk is written beside its place and then renamed, so that one which is there is whole. Chunks
+are not gathered in shards: two processes that write into one shard lose data (zarr-python issue
+3682). The mirror image of a tile is stored as well, so that any reader of Zarr sees a matrix.
+"""
+
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from rnntk.storage.identity import check_same
+
+FORMAT = 1
+KINDS = ("ntk", "nngp")
+_ATTRIBUTES = "rnntk"
+Index = tuple[int, int]
+
+
+def zarr() -> ModuleType:
+    """The package that reads and writes the stores.
+
+    Raises:
+        ImportError: if it is missing, saying how to get it.
+    """
+    try:
+        import zarr as package
+    except ImportError:
+        raise ImportError(
+            "Kernels on disk need the package zarr: pip install 'rnntk[scale]'."
+        ) from None
+    return package
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A store: its arrays and which tiles it has.
+
+    Attributes:
+        path: folder.
+        attributes: ``format``, ``identity``, ``mirror``, ``tile``, ``kinds``, and the names of the
+            arrays in each of the ``folders``.
+    """
+
+    path: Path
+    attributes: Mapping[str, Any]
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What the kernel is of."""
+        return self.attributes["identity"]
+
+    @property
+    def mirror(self) -> bool:
+        """Whether both batches are one, and tiles below the diagonal are images of others."""
+        return bool(self.attributes["mirror"])
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Sequences a side of a tile, for both batches."""
+        rows, columns = self.attributes["tile"]
+        return rows, columns
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which kernels it holds."""
+        return tuple(self.attributes["kinds"])
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """Sequences of the two batches."""
+        rows, columns = self.array(self.kinds[0]).shape
+        return rows, columns
+
+    @property
+    def counts(self) -> Index:
+        """Tiles along the two axes."""
+        return math.ceil(self.shape[0] / self.tile[0]), math.ceil(self.shape[1] / self.tile[1])
+
+    @cached_property
+    def _group(self) -> Any:
+        return zarr().open_group(str(self.path), mode="r+")
+
+    def array(self, name: str) -> Any:
+        """An array of the store, whose description is read once."""
+        if name not in self._arrays:
+            self._arrays[name] = self._group[name]
+        return self._arrays[name]
+
+    @cached_property
+    def _arrays(self) -> dict[str, Any]:
+        return {}
+
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Arrays of one of the folders ``one``, ``two`` and ``shared``."""
+        return tuple(self.attributes["folders"][folder])
+
+    def chunk(self, kind: str, index: Index) -> Path:
+        """The file of a chunk."""
+        return self.path / kind / "c" / str(index[0]) / str(index[1])
+
+    def images(self, index: Index) -> tuple[Index, ...]:
+        """The chunks that a tile fills of each kernel; its own is the last."""
+        i, j = index
+        return ((j, i), (i, j)) if self.mirror and i != j else ((i, j),)
+
+    def tiles(self) -> list[Index]:
+        """All tiles that are computed, row by row."""
+        rows, columns = self.counts
+        return [(i, j) for i in range(rows) for j in range(i if self.mirror else 0, columns)]
+
+    def has(self, index: Index) -> bool:
+        """Whether every chunk of a tile is there."""
+        return all(self.chunk(k, at).is_file() for k in self.kinds for at in self.images(index))
+
+    def missing(self) -> list[Index]:
+        """The tiles of which a chunk is not there."""
+        there = {kind: self._listed(kind) for kind in self.kinds}
+        return [
+            index
+            for index in self.tiles()
+            if not all(at in there[kind] for kind in self.kinds for at in self.images(index))
+        ]
+
+    def _listed(self, kind: str) -> set[Index]:
+        found = set()
+        for row in range(self.counts[0]):
+            folder = self.path / kind / "c" / str(row)
+            names = os.listdir(folder) if folder.is_dir() else ()
+            # what a killed process left half-written has another ending
+            found |= {(row, int(name)) for name in names if name.isdigit()}
+        return found
+
+    def read(self, kind: str, index: Index) -> np.ndarray:
+        """One chunk, its checksum verified.
+
+        Raises:
+            ValueError: if it is not there, or damaged.
+        """
+        if not self.chunk(kind, index).is_file():
+            raise ValueError(
+                f"{self.path} lacks tile {index} of {kind}; the call that began it goes on with it."
+            )
+        try:
+            block = self.array(kind).get_block_selection(index)
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"{self.path} has a damaged tile {index} of {kind} ({error}): "
+                "verify(discard=True) drops such tiles, the call that began it computes them anew."
+            ) from error
+        return np.asarray(block)
+
+    def write(self, kind: str, index: Index, block: np.ndarray) -> None:
+        """One chunk, which appears as a whole."""
+        self.array(kind).set_block_selection(index, block)
+
+
+def open_layout(path: Path) -> Layout:
+    """A store that is there.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if there is something else.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no kernel at {path}.")
+    try:
+        attributes = dict(zarr().open_group(str(path), mode="r").attrs)[_ATTRIBUTES]
+        version = attributes["format"]
+    except (FileNotFoundError, KeyError, NotADirectoryError):
+        raise ValueError(f"{path} is no stored kernel: it lacks rnntk's attributes.") from None
+    if version != FORMAT:
+        raise ValueError(f"{path} must have the format {FORMAT}, got {version!r}.")
+    return Layout(path, attributes)
+
+
+@lru_cache(maxsize=16)
+def opened(path: Path, mark: str) -> Layout:
+    """A store that many tasks of a process use; ``mark`` tells apart what came to one path."""
+    return open_layout(path)
+
+
+def create(
+    path: Path,
+    attributes: Mapping[str, Any],
+    dtype: np.dtype,
+    shape: tuple[int, int],
+    folders: Mapping[str, Mapping[str, np.ndarray]],
+) -> Layout:
+    """A store without tiles, or the one of the same run that is there.
+
+    It is made beside its place and then renamed: of two processes one makes it, and the other
+    finds it.
+
+    Raises:
+        ValueError: if the path holds something else.
+    """
+    if not path.exists():
+        beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            _make(beside, attributes, dtype, shape, folders)
+            os.rename(beside, path)
+        except OSError:
+            if not path.exists():  # else another process was first
+                raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    layout = open_layout(path)
+    check_same(path, _flat(layout.attributes), _flat(attributes))
+    return layout
+
+
+def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {**attributes["identity"], "tile": attributes["tile"], "kinds": attributes["kinds"]}
+
+
+def _make(
+    path: Path,
+    attributes: Mapping[str, Any],
+    dtype: np.dtype,
+    shape: tuple[int, int],
+    folders: Mapping[str, Mapping[str, np.ndarray]],
+) -> None:
+    package, tile = zarr(), attributes["tile"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checksum = package.codecs.Crc32cCodec()
+    names = {folder: sorted(arrays) for folder, arrays in folders.items()}
+    told = {"format": FORMAT, **attributes, "folders": names}
+    group = package.create_group(str(path), attributes={_ATTRIBUTES: told})
+    for kind in attributes["kinds"]:
+        group.create_array(
+            kind,
+            shape=shape,
+            chunks=tuple(tile),
+            dtype=dtype,
+            compressors=checksum,
+            fill_value=np.nan,  # of no kernel, so that no tile is left out for being empty
+            dimension_names=("sequence1", "sequence2"),
+        )
+    for folder, arrays in folders.items():
+        for name, array in arrays.items():
+            # tasks read the sequences of a tile, parameters as a whole
+            rows = array.shape[:1] if folder == "shared" else (tile[folder == "two"],)
+            group.create_array(
+                f"{folder}/{name}",
+                data=array,
+                chunks=(*rows, *array.shape[1:]),
+                compressors=checksum,
+            )

@@ -1,0 +1,416 @@
+"""Kernels on disk: the same numbers as in memory, reading, going on, refusals, damage."""
+
+import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rnntk
+from rnntk import ElmanRNN, empirical_kernel, infinite_kernel
+from rnntk.tiling import executors, tuning
+
+KINDS = ("ntk", "nngp")
+NETWORKS = {
+    "last": ElmanRNN(),
+    "mean": ElmanRNN("erf", readout="mean", b_std=0.2),
+    "deep": ElmanRNN("tanh", depth=2, bidirectional=True, w_std=1.0, u_std=1.0),
+    "states": ElmanRNN(initial_state="independent", initial_state_std=0.4),
+}
+
+
+def draw(n, t=5, d=3, seed=0, dtype=np.float32):
+    return np.random.default_rng(seed).standard_normal((n, t, d)).astype(dtype)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Engines that compute 32 sequences at a time, in one program for each pair of panels."""
+    monkeypatch.setattr(tuning, "INFINITE_TILE", 32)
+    monkeypatch.setattr(tuning, "PANEL", 32)
+    monkeypatch.setattr(tuning, "BRIEF", 0.0)
+
+
+def arguments(case, seed=0):
+    """Batches and lengths: of one batch, ragged, of two."""
+    x1 = draw(96, seed=seed)
+    if case == "ragged":
+        return (x1,), {"lengths1": np.random.default_rng(1).integers(1, 6, len(x1))}
+    return ((x1, draw(64, seed=seed + 1)), {}) if case == "cross" else ((x1,), {})
+
+
+def assert_same(stored, expected):
+    for kind in KINDS:
+        np.testing.assert_array_equal(getattr(stored, kind), getattr(expected, kind))
+
+
+@pytest.mark.parametrize("case", ["one", "ragged", "cross"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_infinite_kernel_bit_for_bit(tmp_path, parts, name, case):
+    batches, lengths = arguments(case)
+    expected = infinite_kernel(NETWORKS[name], *batches, **lengths)
+    for tile in (32, 64):  # of which the last is smaller
+        out = tmp_path / f"{tile}.zarr"
+        stored = infinite_kernel(NETWORKS[name], *batches, **lengths, out=out, tile=tile)
+        assert_same(stored, expected)
+        assert stored.missing() == stored.verify() == []
+        assert_same(rnntk.open_kernel(out), expected)
+
+
+@pytest.mark.parametrize("case", ["one", "ragged", "cross"])
+@pytest.mark.parametrize("method", ["gram", "jacobian"])
+@pytest.mark.parametrize("name", ["mean", "states"])
+def test_empirical_kernel_bit_for_bit(tmp_path, parts, name, method, case):
+    rnn, (batches, lengths) = NETWORKS[name], arguments(case)
+    params = rnn.init(jax.random.key(1), input_dim=3, width=16, output_dim=2)
+    options = {**lengths, "method": method, "key": jax.random.key(2)}
+    expected = empirical_kernel(rnn, params, *batches, **options)
+    out = tmp_path / "k.zarr"
+    assert_same(empirical_kernel(rnn, params, *batches, **options, out=out, tile=32), expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rnntk.empirical.kernel.evaluate", None)  # nothing is computed again
+        assert_same(empirical_kernel(rnn, params, *batches, **options, out=out), expected)
+
+
+@pytest.mark.parametrize("name", ["last", "states"])
+def test_other_tiles_agree_to_rounding(tmp_path, x64, name):
+    x = draw(90, dtype=np.float64)
+    rnn = NETWORKS[name]
+    params = jax.tree.map(
+        lambda v: v.astype(np.float64), rnn.init(jax.random.key(1), input_dim=3, width=16)
+    )
+    key = jax.random.key(2)
+    for find, arrays in (
+        (infinite_kernel, (x,)),
+        (lambda *a, **k: empirical_kernel(rnn, params, x, key=key, **k), (x,)),
+    ):
+        expected = find(rnn, *arrays)
+        out = tmp_path / f"{len(os.listdir(tmp_path))}.zarr"
+        stored = find(rnn, *arrays, out=out, tile=37)
+        for kind in KINDS:
+            K, L = np.asarray(getattr(stored, kind)), np.asarray(getattr(expected, kind))
+            size = np.sqrt(np.outer(np.diagonal(L), np.diagonal(L)))
+            assert K.dtype == np.float64
+            assert (K == K.T).all()
+            # a few of the sums over 5 steps, or 16 units, that another order rounds otherwise
+            assert (np.abs(K - L) <= 4e-15 * size).all()
+
+
+def test_default_tile_is_whole_parts_of_the_engine(tmp_path):
+    x = draw(500, t=2)  # three parts of 176
+    stored = infinite_kernel(ElmanRNN(), x, out=tmp_path / "k.zarr")
+    assert_same(stored, infinite_kernel(ElmanRNN(), x))
+    assert stored.tile_count == 6
+
+
+def test_one_kind_alone(tmp_path):
+    x = draw(60)
+    stored = infinite_kernel(ElmanRNN(), x, out=tmp_path / "k.zarr", kinds=["nngp"])
+    assert stored.ntk is None
+    np.testing.assert_array_equal(stored.nngp, infinite_kernel(ElmanRNN(), x).nngp)
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A symmetric kernel and one of two batches, on disk and in memory."""
+    folder, pairs = tmp_path_factory.mktemp("read"), []
+    for batches in ((draw(23),), (draw(23), draw(17, seed=1))):
+        stored = infinite_kernel(ElmanRNN(), *batches, out=folder / f"{len(batches)}", tile=5)
+        pairs.append((stored.ntk, np.asarray(infinite_kernel(ElmanRNN(), *batches).ntk)))
+    return pairs
+
+
+def index(n):
+    ends = st.integers(-n - 3, n + 3) | st.none()
+    return st.one_of(
+        st.integers(-n, n - 1),
+        st.builds(slice, ends, ends, st.integers(1, 4) | st.none()),
+        st.lists(st.integers(-n, n - 1), max_size=6).map(lambda v: np.array(v, int)),
+    )
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_indexing_is_that_of_numpy(both, data):
+    stored, expected = both[data.draw(st.integers(0, 1))]
+    at = tuple(data.draw(index(n)) for n in stored.shape)
+    if all(isinstance(part, np.ndarray) for part in at):
+        at = at[:1]
+    if data.draw(st.booleans()):
+        at = at[0]
+    found = stored[at]
+    np.testing.assert_allclose(found, expected[at], rtol=1e-5)
+    assert np.shape(found) == expected[at].shape
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ((0, 0, 0), "takes one or two indices"),
+        (..., "takes one or two indices"),
+        (23, r"indices must lie in -23\.\.22, got 23"),
+        (1.5, "whole numbers, slices or vectors"),
+        (slice(None, None, -1), "steps of at least 1"),
+        ((np.array([0]), np.array([1])), "for one axis only"),
+    ],
+)
+def test_other_indices_are_refused(both, at, message):
+    with pytest.raises(IndexError, match=message):
+        both[0][0][at]
+
+
+def test_products_diagonal_and_tiles(both):
+    for stored, expected in both:
+        for shape in ((stored.shape[1],), (stored.shape[1], 3)):
+            v = np.random.default_rng(0).standard_normal(shape)
+            found = stored @ v
+            assert found.dtype == np.float64
+            np.testing.assert_allclose(found, expected @ v, atol=1e-4 * np.abs(expected).max())
+        whole = np.full(stored.shape, np.nan)
+        for rows, columns, block in stored.tiles():
+            whole[rows, columns] = block
+            if stored.symmetric:
+                whole[columns, rows] = block.T
+        np.testing.assert_array_equal(whole, np.asarray(stored))
+    np.testing.assert_array_equal(both[0][0].diagonal(), np.diagonal(both[0][0]))
+    with pytest.raises(ValueError, match="kernel of two batches, which has no diagonal"):
+        both[1][0].diagonal()
+    with pytest.raises(ValueError, match=r"multiplied by 23 rows, got shape \(3,\)"):
+        both[0][0] @ np.ones(3)
+
+
+def test_array_only_where_it_fits(both, monkeypatch):
+    stored, _ = both[0]
+    assert np.asarray(stored, np.float64).dtype == np.float64
+    with pytest.raises(ValueError, match=r"copy of <StoredMatrix ntk.* cannot be avoided"):
+        np.asarray(stored, copy=False)
+    monkeypatch.setattr(os, "sysconf", {"SC_AVPHYS_PAGES": 1, "SC_PAGE_SIZE": 4096}.get)
+    with pytest.raises(MemoryError, match="more than half of the free memory: take slices"):
+        np.asarray(stored)
+
+
+def test_other_readers_of_zarr_see_a_matrix(both):
+    array = pytest.importorskip("dask.array").from_zarr(both[0][0].path, component="ntk")
+    np.testing.assert_array_equal(array.compute(scheduler="synchronous"), np.asarray(both[0][0]))
+
+
+# -- going on -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """How many tiles were computed."""
+    calls = []
+    original = rnntk.storage.writing.Task.__call__
+
+    def counted(task, index):
+        calls.append(index)
+        return original(task, index)
+
+    monkeypatch.setattr(rnntk.storage.writing.Task, "__call__", counted)
+    return calls
+
+
+def test_goes_on_with_what_is_missing(tmp_path, count):
+    x, out = draw(40), tmp_path / "k.zarr"
+    whole = infinite_kernel(ElmanRNN(), x, out=tmp_path / "whole.zarr", tile=16)
+    count.clear()
+
+    def stop(task, index, original=rnntk.storage.writing.Task.__call__):
+        if len(count) == 2:
+            raise KeyboardInterrupt("stop")
+        original(task, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rnntk.storage.writing.Task, "__call__", stop)
+        patch.setattr(executors, "in_threads", lambda call, items, device: map(call, items))
+        with pytest.raises(KeyboardInterrupt, match="stop"):
+            infinite_kernel(ElmanRNN(), x, out=out, tile=16)
+    begun = rnntk.open_kernel(out)
+    assert begun.missing() == [(0, 2), (1, 1), (1, 2), (2, 2)]
+    with pytest.raises(ValueError, match=r"lacks tile \(0, 2\) of ntk; the call that began it"):
+        begun.ntk[0]
+    np.testing.assert_array_equal(begun.ntk[:16, :20], whole.ntk[:16, :20])  # what is there
+    count.clear()
+    assert_same(infinite_kernel(ElmanRNN(), x, out=out, tile=16), whole)
+    assert sorted(count) == [(0, 2), (1, 1), (1, 2), (2, 2)]
+
+
+def double(x):
+    return 2 * x / (1 + x * x)
+
+
+def changed(name):
+    """Another run, and what the message says of it."""
+    x = draw(20)
+    touched = x.copy()
+    touched[3, 2, 1] = np.nextafter(touched[3, 2, 1], np.float32(9))
+    rnn = ElmanRNN("erf")
+    return {
+        "tokens": ((rnn, touched), {}, "x1 is float32 20x5x3, checksum [0-9a-f]{12} there and"),
+        "lengths": ((rnn, x), {"lengths1": np.array([2] + 19 * [5])}, ".*; lengths1 is None there"),
+        "network": ((ElmanRNN("erf", b_std=0.1), x), {}, r"b_std is 0\.0 there and 0\.1 here"),
+        "activation": ((ElmanRNN("tanh"), x), {}, "activation is erf, -0.9953.* tanh"),
+        "dtype": ((rnn, x.astype(np.float64)), {}, "x1 is float32 20x5x3.*float64 20x5x3"),
+        "second": ((rnn, x, x), {}, "x2 is None there"),
+        "tile": ((rnn, x), {"tile": 7}, r"tile is \[8, 8\] there and \[7, 7\] here"),
+        "kinds": ((rnn, x), {"kinds": ["ntk"]}, r"kinds is \['nngp', 'ntk'\] there"),
+    }[name]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "name", ["tokens", "lengths", "network", "activation", "dtype", "second", "tile", "kinds"]
+)
+def test_another_run_is_refused(tmp_path, name):
+    out = tmp_path / "k.zarr"
+    infinite_kernel(ElmanRNN("erf"), draw(20), out=out, tile=8)
+    batches, options, message = changed(name)
+    with pytest.raises(ValueError, match=f"k.zarr holds another kernel: {message}"):
+        infinite_kernel(*batches, **{"out": out, "tile": 8, **options})
+
+
+def test_another_version_and_other_functions_of_one_name_are_refused(tmp_path, monkeypatch):
+    out, x = tmp_path / "k.zarr", draw(12)
+
+    def make(factor):
+        def phi(v):
+            return factor * jax.numpy.tanh(v)
+
+        return ElmanRNN(phi)
+
+    infinite_kernel(make(1.0), x, out=out)
+    with pytest.raises(ValueError, match=r"activation is phi, -0\.96403 .* there and phi, -1\.92"):
+        infinite_kernel(make(2.0), x, out=out)
+    monkeypatch.setattr(rnntk, "__version__", "0.0.9")
+    with pytest.raises(ValueError, match=r"rnntk is \d.* there and 0\.0\.9 here"):
+        infinite_kernel(make(1.0), x, out=out)
+
+
+def test_other_parameters_are_refused(tmp_path):
+    rnn, x = ElmanRNN(), draw(12)
+    one, other = (rnn.init(jax.random.key(i), input_dim=3, width=8) for i in range(2))
+    empirical_kernel(rnn, one, x, out=tmp_path / "k.zarr")
+    with pytest.raises(ValueError, match=r"params is .* there and .* here"):
+        empirical_kernel(rnn, other, x, out=tmp_path / "k.zarr")
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"executor": ThreadPoolExecutor(1)}, "must come with out"),
+        ({"tile": 8}, "executor, tile and kinds must come with out"),
+        ({"out": "k.zarr", "tile": 0}, "tile must be a whole number of at least 1, got 0"),
+        ({"out": "k.zarr", "kinds": []}, r"kinds must be a selection of \('ntk', 'nngp'\)"),
+        ({"out": "k.zarr", "kinds": "ntk"}, "kinds must be a selection"),
+        ({"out": "s3://bucket/k.zarr"}, "out must be a folder that all workers see, got 's3"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        infinite_kernel(ElmanRNN(), draw(4), **options)
+
+
+def test_what_is_no_executor_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"client\.get_executor\(\)\), got int"):
+        infinite_kernel(ElmanRNN(), draw(4), out=tmp_path / "k", executor=2)
+
+
+def test_kernels_with_more_axes_are_refused(tmp_path):
+    rnn, x = ElmanRNN(readout="sequence"), draw(4)
+    params = rnn.init(jax.random.key(0), input_dim=3, width=4)
+    last = dataclasses.replace(rnn, readout="last")
+    for call in (
+        lambda: infinite_kernel(rnn, x, out=tmp_path / "k"),
+        lambda: empirical_kernel(rnn, params, x, out=tmp_path / "k"),
+    ):
+        with pytest.raises(ValueError, match=r"readout must be .* with out, .* got 'sequence'"):
+            call()
+    with pytest.raises(ValueError, match=r"outputs must be \('mean',\)|one of \('mean',\) with"):
+        empirical_kernel(last, params, x, outputs="full", out=tmp_path / "k")
+    assert not (tmp_path / "k").exists()
+
+
+def test_ranges_are_checked_before_a_store_is_made(tmp_path):
+    with pytest.raises(FloatingPointError, match="overflows float32"):
+        infinite_kernel(ElmanRNN(w_std=1e9), draw(20), out=tmp_path / "k")
+    rnn = ElmanRNN()
+    params = rnn.init(jax.random.key(0), input_dim=3, width=4)
+    params["W"] = params["W"].at[0, 0].set(np.nan)
+    with pytest.raises(ValueError, match=r"params\['W'\] must be finite"):
+        empirical_kernel(rnn, params, draw(4), out=tmp_path / "k")
+    assert os.listdir(tmp_path) == []
+
+
+def test_opening_what_is_no_kernel(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no kernel at"):
+        rnntk.open_kernel(tmp_path / "none")
+    with pytest.raises(ValueError, match="is no stored kernel"):
+        rnntk.open_kernel(tmp_path)
+    with pytest.raises(ValueError, match="is no stored kernel"):
+        infinite_kernel(ElmanRNN(), draw(4), out=tmp_path)
+
+
+def test_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "zarr", None)
+    with pytest.raises(ImportError, match=r"package zarr: pip install 'rnntk\[scale\]'"):
+        infinite_kernel(ElmanRNN(), draw(4), out=tmp_path / "k")
+
+
+# -- damage ---------------------------------------------------------------------------------------
+
+
+def cut_short(file):
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+def emptied(file):
+    file.write_bytes(b"")
+
+
+def changed_bit(file):
+    content = bytearray(file.read_bytes())
+    content[17] ^= 1
+    file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [cut_short, emptied, changed_bit])
+@pytest.mark.parametrize("place", ["ntk/c/0/1", "nngp/c/2/1", "ntk/c/1/1"])
+def test_damage_is_found_and_mended(tmp_path, count, damage, place):
+    x, out = draw(40), tmp_path / "k.zarr"
+    whole = infinite_kernel(ElmanRNN(), x, out=out, tile=16)
+    before = [np.asarray(whole.ntk), np.asarray(whole.nngp)]
+    damage(out / place)
+    kind, _, i, j = place.split("/")
+    own = tuple(sorted((int(i), int(j))))
+    assert getattr(whole, kind).verify() == [(int(i), int(j))]
+    with pytest.raises(ValueError, match=r"k.zarr has a damaged tile .* verify\(discard=True\)"):
+        np.asarray(getattr(whole, kind))
+    assert whole.verify() == [own]
+    assert whole.missing() == []
+    assert whole.verify(discard=True) == [own]
+    assert whole.missing() == [own]
+    count.clear()
+    mended = infinite_kernel(ElmanRNN(), x, out=out, tile=16)
+    assert count == [own]
+    for kind, expected in zip(KINDS, before, strict=True):
+        np.testing.assert_array_equal(getattr(mended, kind), expected)
+
+
+def test_damaged_tokens_are_never_computed_with(tmp_path):
+    x, out = draw(40), tmp_path / "k.zarr"
+    infinite_kernel(ElmanRNN(), x, out=out, tile=16)
+    (out / "ntk/c/0/0").unlink()
+    changed_bit(out / "one/x/c/0/0/0")
+    with pytest.raises(ValueError, match="checksum do not match"):
+        infinite_kernel(ElmanRNN(), x, out=out, tile=16)
