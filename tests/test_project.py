@@ -128,7 +128,7 @@ def test_modules_import_and_fit_on_a_few_pages(path: Path) -> None:
 LAYERS = (
     ("sequences", "kernel", "files"),
     ("checks", "layouts"),
-    ("activations", "linalg", "tiling"),
+    ("activations", "linalg", "tiling", "concepts"),
     ("network",),
     ("infinite", "empirical", "train"),
     ("spectrum", "predict"),
