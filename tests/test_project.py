@@ -131,7 +131,7 @@ LAYERS = (
     ("activations", "linalg", "tiling", "concepts"),
     ("network",),
     ("infinite", "empirical", "train"),
-    ("spectrum", "predict"),
+    ("spectrum", "predict", "sgd_risk"),
     ("bounds", "datasets", "estimators"),
     ("compare",),
     ("plot",),
