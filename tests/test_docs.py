@@ -1,4 +1,4 @@
-"""The pages of the documentation: their code runs, their links lead somewhere, nothing is missing."""
+"""The pages of the documentation: their code runs, their links lead somewhere, none is missing."""
 
 import os
 import re

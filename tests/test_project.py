@@ -120,14 +120,14 @@ def test_import_of_rnntk_loads_no_optional_package() -> None:
 def test_modules_import_and_fit_on_a_few_pages(path: Path) -> None:
     if path.stem != "__main__":
         importlib.import_module(module(path))
-    assert len(path.read_text().splitlines()) <= 500
+    assert len(path.read_text().splitlines()) <= 400
 
 
 # Who may import whom: the packages of a line those of the lines above it. Packages that stand in
 # one line know nothing of each other.
 LAYERS = (
     ("sequences", "kernel", "files"),
-    ("checks", "layouts"),
+    ("checks", "layouts", "checkpoint"),
     ("activations", "linalg", "tiling", "concepts"),
     ("network",),
     ("infinite", "empirical", "train"),
@@ -164,8 +164,8 @@ def package(name: str) -> str:
 def test_imports_point_down(path: Path) -> None:
     level = {name: i for i, layer in enumerate(LAYERS) for name in layer}
     own, found = package(module(path)), ours(path, top=False)
-    if own in ("", "verification"):  # the root imports all, verification nothing
-        assert own == "" or not found
+    if own in ("", "verification"):  # the root imports all, verification nothing but itself
+        assert own == "" or {package(name) for name in found} <= {own}
         return
     if allowed := METHODS_OF.get(module(path)):
         within = found - ours(path, top=True)

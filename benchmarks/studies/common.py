@@ -3,8 +3,8 @@
     python benchmarks/studies/NAME.py [--quick | --full] [--out FOLDER]
 
 ``--quick`` takes a minute or two on two cores, and its numbers stand in docs/studies.md; ``--full``
-is for an accelerator, and goes on from where it was interrupted. Both write FOLDER/NAME-MODE.json, which says
-what ran where, and figures FOLDER/NAME-*.png. Everything repeats from the keys in the scripts.
+is for an accelerator, and goes on from where it was interrupted. Both write FOLDER/NAME-MODE.json,
+which says what ran where, and figures FOLDER/NAME-*.png. Everything repeats from the scripts' keys.
 """
 
 import argparse

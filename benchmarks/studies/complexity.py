@@ -1,10 +1,10 @@
 """(d) y' K^-1 y and the smallest eigenvalue against the length, for every class; and capacities.
 
-Infinite-width NTK, relu, w^2 = u^2 = 2, unit tokens of size 4, all groups trained; kernels divided by
-their diagonal, targets by their root mean square. Beside the quadratic form of n samples stands the
-analytic bound, which no number of samples exceeds; beside the smallest eigenvalue, that of the bound
-``separation_time``. Then what capacities say of the measured test error of kernel regression, over n,
-L, d and widths.
+Infinite-width NTK, relu, w^2 = u^2 = 2, unit tokens of size 4, all groups trained; kernels divided
+by their diagonal, targets by their root mean square. Beside the quadratic form of n samples stands
+the analytic bound, which no number of samples exceeds; beside the smallest eigenvalue, the bound
+``separation_time``. Then what capacities say of the measured test error of kernel regression, over
+n, L, d and widths.
 """
 
 from functools import partial
@@ -82,7 +82,7 @@ def smallest(lengths: list[int], n: int) -> dict[str, Any]:
 
 
 def capacities(full: bool) -> list[dict[str, Any]]:
-    """Capacities, and the test loss min(1, |f - y|) of the interpolant, which is 0 on the samples."""
+    """Capacities, and the test loss min(1, |f - y|) of the interpolant, 0 on the samples."""
     rows = []
     top = 2048 if full else 512
     grid = [(n, 4, 4, None) for n in (64, 128, 256, top)]

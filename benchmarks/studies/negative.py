@@ -112,9 +112,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         one = found[name]
         network = common.numbers(one["network"])
         rows.append(
-            f"{name}: network {np.nanmin(network):.3f} at best, {network[-1]:.3f} at the end; kernel "
-            f"{min(one['kernel']):.3f} at best, {one['kernel'][-1]:.3f} at the end; kernel moved by "
-            f"{common.numbers(one['drift'])[-1]:.2f}"
+            f"{name}: network {np.nanmin(network):.3f} at best, {network[-1]:.3f} at the end; "
+            f"kernel {min(one['kernel']):.3f} at best, {one['kernel'][-1]:.3f} at the end, "
+            f"moved by {common.numbers(one['drift'])[-1]:.2f}"
         )
     return rows
 

@@ -1,9 +1,9 @@
 """(c) Targets at every position, only the recurrent weights trained: samples against the width.
 
 The network of Allen-Zhu & Li (relu, outputs at every step, W alone trained), sums over earlier
-tokens of one sine for each pair of positions, L = 4, tokens of size 3 between fixed ones and without
-them. One pass of SGD over single sequences, the mean of the weights. Errors are in units of the root
-mean square of the targets, over all positions.
+tokens of one sine for each pair of positions, L = 4, tokens of size 3 between fixed ones and
+without them. One pass of SGD over single sequences, the mean of the weights. Errors are in units of
+the root mean square of the targets, over all positions.
 """
 
 from collections.abc import Iterator

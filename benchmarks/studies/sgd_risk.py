@@ -2,8 +2,8 @@
 
 The infinite-width NTK of relu networks on unit tokens of size 4. The population is a sample of
 sequences, drawn from with replacement: its spectrum is then exact, and what separates SGD on the
-kernel from the Gaussian recursion is that gradients are not Gaussian. Beside them networks of finite
-width, and their linearizations, on fresh sequences.
+kernel from the Gaussian recursion is that gradients are not Gaussian. Beside them networks of
+finite width, and their linearizations, on fresh sequences.
 """
 
 from collections.abc import Iterator
@@ -118,7 +118,7 @@ def networks(length: int, full: bool) -> dict[str, Any]:
 
 
 def maml(features: str, full: bool) -> dict[str, Any]:
-    """Risk and effective dimension over adaptation rates, for a power law or a kernel's spectrum."""
+    """Risk and shape of the spectrum over adaptation rates; a power law, or a kernel's."""
     if features == "power law":
         values = 1 / np.arange(1.0, 31) ** 1.5
         errors = np.ones(30)
@@ -221,8 +221,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         for i, rate in enumerate(one["rates"]):
             risk = " ".join(f"{v:.3g}" for v in one["risk"][i][::3])
             rows.append(
-                f"{name}, a = {rate:.2f}: risk {risk}; Gaussian {one['gaussian'][i][-1]:.3g}; bound "
-                f"{one['bound'][i]:.3g}; tr/max {one['shape'][i]:.2f}; head {one['head'][i]}"
+                f"{name}, a = {rate:.2f}: risk {risk}; Gaussian {one['gaussian'][i][-1]:.3g}; "
+                f"bound {one['bound'][i]:.3g}; tr/max {one['shape'][i]:.2f}; head {one['head'][i]}"
             )
     return rows
 

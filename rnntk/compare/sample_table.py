@@ -1,6 +1,6 @@
 """Numbers of samples as a table, their intervals over draws and their growth with the length."""
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from rnntk import checkpoint
 from rnntk.compare.laws import Growth, growth
-from rnntk.files import save_bytes
 
 SAMPLES = 2000
 """Of the bootstrap."""
+AT = ("length", "draw")
 Rows = dict[tuple[int, int], dict[str, float]]
 
 
@@ -100,26 +101,23 @@ class SampleComplexity:
         return growth(np.array(self.lengths, float)[kept], means[kept])
 
 
-def load_rows(path: str | Path | None, fingerprint: str) -> Rows:
+def load_rows(path: str | Path | None, problem: Mapping[str, str]) -> Rows:
     """What an interrupted call has written."""
-    if path is None or not Path(path).exists():
+    stored = None if path is None else checkpoint.load(Path(path), problem)
+    if stored is None:
         return {}
-    try:
-        stored = json.loads(Path(path).read_text())
-        same = stored["fingerprint"] == fingerprint
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"checkpoint must be a file of sample_complexity, got {path}.") from error
-    if not same:
-        raise ValueError(f"checkpoint must be of the same call, got {path}, of another one.")
-    return {(row["length"], row["draw"]): row["found"] for row in stored["rows"]}
+    found = {}
+    for i, at in enumerate(zip(stored["length"].tolist(), stored["draw"].tolist(), strict=True)):
+        found[at] = {name: float(values[i]) for name, values in stored.items() if name not in AT}
+    return found
 
 
-def save_rows(path: str | Path | None, fingerprint: str, rows: Rows) -> None:
+def save_rows(path: str | Path | None, problem: Mapping[str, str], rows: Rows) -> None:
     """Write all rows in one step."""
     if path is None:
         return
-    stored = [
-        {"length": length, "draw": draw, "found": found} for (length, draw), found in rows.items()
-    ]
-    content = json.dumps({"fingerprint": fingerprint, "rows": stored}, indent=1)
-    save_bytes(Path(path), content.encode())
+    lengths, draws = np.array(list(rows)).T
+    columns = {
+        name: np.array([row[name] for row in rows.values()]) for name in next(iter(rows.values()))
+    }
+    checkpoint.save(Path(path), problem, {"length": lengths, "draw": draws, **columns})

@@ -137,17 +137,19 @@ def sample_complexity(
     }
     example = concept(key, chosen[0], token_size)
     seen = trial.embed(trial.tokens(key, 2, chosen[0], token_size))
-    print_of_call = fingerprint(
-        settings, np.asarray(jax.random.key_data(key)), str(example), np.asarray(seen)
-    )
-    rows = load_rows(checkpoint, print_of_call)
+    problem = {name: str(value) for name, value in settings.items()} | {
+        "key": str(np.asarray(jax.random.key_data(key)).tolist()),
+        "concept": str(example),
+        "tokens": fingerprint(np.asarray(seen)),
+    }
+    rows = load_rows(checkpoint, problem)
     wanted = [(length, draw) for length in chosen for draw in range(draws)]
     for length, draw in tqdm(wanted, desc="lengths and draws", disable=not progress):
         if (length, draw) not in rows:
             rows[length, draw] = trial.row(
                 jax.random.fold_in(jax.random.fold_in(key, length), draw), length
             )
-            save_rows(checkpoint, print_of_call, rows)
+            save_rows(checkpoint, problem, rows)
     names = ("kernel", "network", "linearized", "exact", "upper", "lower", "rademacher")
     table = {
         "length": np.array([length for length, _ in wanted]),
