@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def study(f: str, setting: dict[str, Any], full: bool, networks: bool) -> dict[str, Any]:
-    lengths = [2, 4, 8, 16, 32, 64] if full or not networks else [2, 4, 8, 16]
+    lengths = [2, 4, 8, 16, 32, 64] if full or not networks else [1, 2, 4, 6]
     embed = None
     if "eps" in setting:
         embed = partial(rnntk.datasets.with_fixed_tokens, eps=setting["eps"])
@@ -37,9 +37,9 @@ def study(f: str, setting: dict[str, Any], full: bool, networks: bool) -> dict[s
         lengths,
         KEY,
         embed=embed,
-        draws=8 if full else 3,
+        draws=8 if full else 2,
         most=4096 if full else 512,
-        sgd_most=65536 if full else 2048,
+        sgd_most=65536 if full else 1024,
         width=(1024 if full else 128) if networks else None,
     )
     table = {name: found.interval(name) for name in found.table if name not in ("length", "draw")}
@@ -60,7 +60,7 @@ def study(f: str, setting: dict[str, Any], full: bool, networks: bool) -> dict[s
 
 def parts(full: bool) -> common.Parts:
     found: dict[str, Any] = {}
-    for f in ("identity", "sin", "square"):
+    for f in ("identity", "sin", "square"):  # targets are brought to mean 0
         for name, setting in SETTINGS.items():
             if f == "identity" or full or name in ("unit tokens", "fixed tokens, eps = 0.1"):
                 found[f"{f}, {name}"] = partial(study, f, setting, full, networks=False)
@@ -82,10 +82,9 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
             gaps = [(mean - low)[finite], (high - mean)[finite]]
             lengths = np.array(one["lengths"])[finite]
             ax.errorbar(lengths, mean[finite], yerr=gaps, marker=marker, capsize=3, label=label)
-        ax.set_xscale("log")
+        common.length_axis(ax, found["identity, unit tokens"]["lengths"])
         ax.set_yscale("log")
         ax.set_title(f"f = {f}", fontsize=10)
-        ax.set_xlabel("length $L$")
         ax.set_ylabel("samples, kernel regression")
         ax.legend(fontsize=7)
     one = found["networks"]
@@ -96,7 +95,7 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
         ax.loglog(
             one["lengths"], np.where(np.isfinite(mean), mean, np.nan), marker=marker, label=name
         )
-    ax.set_xlabel("length $L$")
+    common.length_axis(ax, one["lengths"])
     ax.set_ylabel("samples, linear f, unit tokens")
     ax.legend(fontsize=7)
     return {"kernel": figure, "learners": learners}

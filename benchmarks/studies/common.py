@@ -18,7 +18,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -50,6 +52,14 @@ def finite(values: Any) -> np.ndarray:
     """NaN, which is not drawn, for infinity."""
     array = numbers(values)
     return np.where(np.isfinite(array), array, np.nan)
+
+
+def length_axis(ax: Axes, lengths: Any) -> None:
+    """Logarithmic, with a tick at every length."""
+    ax.set_xscale("log")
+    ax.set_xticks(list(lengths), [str(length) for length in lengths])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("length $L$")
 
 
 def main(

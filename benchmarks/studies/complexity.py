@@ -16,15 +16,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rnntk
-from rnntk.concepts import Additive, NVariable, PerToken
+from rnntk.concepts import Additive, NVariable, PerToken, polynomial
 
 KEY = jax.random.key(17)
+# squares less their means over unit tokens of size 4, for |beta| = 1 and sqrt(2)
+SQUARE, SQUARES = polynomial([-0.25, 0.0, 1.0]), polynomial([-0.5, 0.0, 1.0])
 CLASSES: dict[str, Any] = {
     "additive, linear": partial(Additive.draw, f="identity"),
     "additive, sin": partial(Additive.draw, f="sin"),
-    "additive, square": partial(Additive.draw, f="square"),
-    "last two tokens, square": lambda key, L, d: NVariable.draw(key, L, d, (L - 1, L), "square"),
-    "first and last token, square": lambda key, L, d: NVariable.draw(key, L, d, (1, L), "square"),
+    "additive, square": partial(Additive.draw, f=SQUARE),
+    "last two tokens, square": lambda key, L, d: NVariable.draw(key, L, d, (L - 1, L), SQUARES),
+    "first and last token, square": lambda key, L, d: NVariable.draw(key, L, d, (1, L), SQUARES),
     "first token, linear": lambda key, L, d: NVariable.draw(key, L, d, (1,), "identity"),
 }
 
@@ -85,8 +87,8 @@ def capacities(full: bool) -> list[dict[str, Any]]:
     """Capacities, and the test loss min(1, |f - y|) of the interpolant, 0 on the samples."""
     rows = []
     top = 2048 if full else 512
-    grid = [(n, 4, 4, None) for n in (64, 128, 256, top)]
-    grid += [(256, L, 4, None) for L in (2, 8, 16, 32)] + [(256, 4, d, None) for d in (2, 8, 16)]
+    grid = [(n, 4, 4, None) for n in (64, 256, top)]
+    grid += [(256, L, 4, None) for L in (2, 8, 32)] + [(256, 4, d, None) for d in (2, 16)]
     grid += [(256, 4, 4, m) for m in ((64, 256, 1024, 4096) if full else (64, 256))]
     for n, length, d, width in grid:
         keys = jax.random.split(KEY, 3)
@@ -128,7 +130,7 @@ def parts(full: bool) -> common.Parts:
     n, draws = (2048, 8) if full else (256, 2)
     found: dict[str, Any] = {name: partial(by_length, name, lengths, n, draws) for name in CLASSES}
     found["per token, sin, only W"] = partial(per_token, [2, 3, 4, 6, 8, 12], n // 4, draws)
-    found["smallest eigenvalue"] = partial(smallest, lengths, n)
+    found["smallest eigenvalue"] = partial(smallest, lengths, 2048 if full else 100)
     found["capacities"] = partial(capacities, full)
     return found
 
@@ -150,7 +152,7 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
     right.semilogx(one["lengths"], one["separation_time"], "s--", label="separation_time")
     right.set_ylabel("smallest eigenvalue / diagonal")
     for ax in (left, right):
-        ax.set_xlabel("length $L$")
+        common.length_axis(ax, one["lengths"])
         ax.legend(fontsize=7)
     rows = found["capacities"]
     gaps = Figure(figsize=(5.6, 4.4), layout="constrained")

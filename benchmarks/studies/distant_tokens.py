@@ -132,8 +132,8 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
         for name, marker in zip(names, "os^Dv", strict=True):
             one = found[name]
             label = f"{name}: {one['best']}"
-            ax.loglog(one["lengths"], one["cost"], marker=marker, ms=5, label=label)
-        ax.set_xlabel("length $L$")
+            ax.semilogy(one["lengths"], one["cost"], marker=marker, ms=5, label=label)
+        common.length_axis(ax, found["unit tokens"]["lengths"])
         ax.set_ylabel("diagonal / weight of the first token")
         ax.set_title(title, fontsize=10)
         ax.set_ylim(1, 1e25)

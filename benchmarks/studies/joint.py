@@ -41,7 +41,7 @@ def study(number: int, span: int, full: bool) -> dict[str, Any]:
         [LENGTH],
         KEY,
         token_size=3,
-        draws=8 if full else 3,
+        draws=8 if full else 2,
         most=8192 if full else 1024,
         sgd_most=16,
     )
@@ -82,7 +82,7 @@ def _distant(lag: int, full: bool) -> dict[str, Any]:
         [LENGTH],
         KEY,
         token_size=3,
-        draws=8 if full else 3,
+        draws=8 if full else 2,
         most=8192 if full else 1024,
         sgd_most=16,
     )

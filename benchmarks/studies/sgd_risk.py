@@ -78,7 +78,7 @@ def curve(length: int, full: bool) -> dict[str, Any]:
 def networks(length: int, full: bool) -> dict[str, Any]:
     """Excess risk of networks and of their linearizations, from fresh sequences."""
     counts = [2**k for k in range(4, 15 if full else 11, 2)]
-    found, K, _, (concept, mean, std) = problem(length, 600)
+    found, _, _, (concept, mean, std) = problem(length, 600)
     width, draws = (1024, 8) if full else (256, 2)
     rnn, rate = rnntk.ElmanRNN(), 0.3 / found.problem.trace
     x = rnntk.datasets.unit_tokens(jax.random.fold_in(KEY, 5), 512, length, 4).astype(np.float32)

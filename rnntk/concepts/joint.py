@@ -113,7 +113,7 @@ class NVariable:
         return self.f.value(np.einsum("nkd,kd->n", seen, self.betas))
 
     def complexity(self, eps: float = 0.1) -> Complexity:
-        """Complexity measures of f at the sum of the |beta_l|, for tokens of norm at most 1.
+        """Complexity measures of f at the sum of the parts' norms, for tokens of norm at most 1.
 
         Args:
             eps: accuracy, in (0, 1).

@@ -23,7 +23,7 @@ class ScalarFunction:
         value: maps arrays to arrays, elementwise.
         coefficients: of its power series at 0, lowest first; None where it has none.
         radius: of convergence.
-        log_sizes: maps numbers i to log |c_i|, for series that do not end.
+        log_sizes: maps numbers i to the logarithms of the sizes of c_i, for series that do not end.
     """
 
     name: str

@@ -83,7 +83,7 @@ class Additive:
         return self.f.value(np.einsum("nld,ld->nl", tokens, self.betas)).sum(axis=1)
 
     def complexity(self, eps: float = 0.1) -> Complexity:
-        """Complexity measures of f at the largest |beta_l|, for tokens of norm at most 1.
+        """Complexity measures of f at the largest norm of a direction; tokens of norm at most 1.
 
         Args:
             eps: accuracy, in (0, 1).
@@ -183,7 +183,7 @@ class PerToken:
         return y
 
     def complexity(self, eps: float = 0.1) -> Complexity:
-        """Complexity measures of f at the largest |beta|, for tokens of norm at most 1.
+        """Complexity measures of f at the largest norm of a direction; tokens of norm at most 1.
 
         Args:
             eps: accuracy, in (0, 1).
