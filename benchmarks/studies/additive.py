@@ -79,7 +79,7 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
             law = one["laws"].get("kernel")
             label = name.split(", ", 1)[1] + (f": {law['best']}" if law else "")
             finite = np.isfinite(mean)
-            gaps = [(mean - low)[finite], (high - mean)[finite]]
+            gaps = [mean[finite] - low[finite], high[finite] - mean[finite]]
             lengths = np.array(one["lengths"])[finite]
             ax.errorbar(lengths, mean[finite], yerr=gaps, marker=marker, capsize=3, label=label)
         common.length_axis(ax, found["identity, unit tokens"]["lengths"])

@@ -14,6 +14,7 @@ import common
 import jax
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 
 import rnntk
 from rnntk.concepts import Additive, NVariable, PerToken, polynomial
@@ -112,7 +113,7 @@ def capacities(full: bool) -> list[dict[str, Any]]:
                 "d": d,
                 "width": width,
                 "test loss": float(np.minimum(1, np.abs(test)).mean()),
-                "squared": float(np.minimum(1, test**2).mean()),
+                "loss of zero": float(np.abs(y[n:]).mean()),
                 "generalization": float(found.generalization.bound),
                 "rademacher": found.rademacher,
                 "local": found.local,
@@ -174,8 +175,16 @@ def lines(found: dict[str, Any]) -> list[str]:
     for name, one in found.items():
         if name == "capacities":
             keys = ("n", "L", "d", "width", "test loss", "generalization", "rademacher", "local")
+            keys += ("loss of zero",)
             for row in one:
                 rows.append(", ".join(f"{k} {row[k]:.3g}" for k in keys if row[k] is not None))
+            test = [row["test loss"] for row in one]
+            ranks = ("entropy rank", "participation", "intrinsic dimension", "local rank")
+            for key in (*keys[5:8], *ranks):
+                share = 1 if key in keys else np.array([row["n"] for row in one])
+                order = spearmanr(test, np.array([row[key] for row in one]) / share).statistic
+                name = key if key in keys else f"{key} / n"
+                rows.append(f"rank correlation of {name} with the test loss: {order:.2f}")
         elif name == "smallest eigenvalue":
             rows.append(f"{name}: " + " ".join(f"{v:.3g}" for v in one["values"]))
         else:

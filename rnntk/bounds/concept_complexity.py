@@ -15,8 +15,8 @@ from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import ElmanRNN
 from rnntk.spectrum import min_eigenvalue
 
-ALLOWANCE = 1e-6
-"""Relative; for rounding of the weights in float64, and Hermite series that end."""
+ALLOWANCE = 1e-5
+"""Relative; for rounding of weights and norms, and Hermite series that end."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from rnntk.bounds import power_series
 from rnntk.bounds.truncated_series import Series, compose, constant, product, variable
 from rnntk.network.elman import ElmanRNN
 
-SAME_NORM = 1e-5
+SAME_NORM = 1e-6
 """Relative difference of norms that counts as rounding of float32 tokens."""
 
 
