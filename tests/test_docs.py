@@ -39,25 +39,12 @@ def test_pages_with_code_are_found() -> None:
     )
 
 
-# Each page from top to bottom with names of its own, and JAX as a reader finds it.
-RUNNER = """
-import sys, jax
-for path in sys.argv[1:]:
-    jax.config.update("jax_enable_x64", False)
-    print(path, file=sys.stderr)
-    exec(compile(open(path).read(), path, "exec"), {"__name__": "page"})
-"""
-
-
-@pytest.mark.parametrize("part", [0, 1, 2])
-def test_code_runs_from_top_to_bottom(part: int, tmp_path: Path) -> None:
-    # Three processes, as importing takes longer than most pages do.
-    scripts = []
-    for path in WITH_CODE[part::3]:
-        scripts.append(tmp_path / f"{path.stem}.py")
-        scripts[-1].write_text("\n".join(blocks(path)))
+@pytest.mark.parametrize("path", WITH_CODE, ids=name)
+def test_code_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks(path)))
     result = subprocess.run(
-        [sys.executable, "-W", "error::RuntimeWarning", "-c", RUNNER, *scripts],
+        [sys.executable, "-W", "error::RuntimeWarning", script],
         cwd=tmp_path,
         env=os.environ | {"MPLBACKEND": "agg"},
         capture_output=True,
