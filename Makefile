@@ -70,4 +70,4 @@ lock: ## renew the pinned list
 
 clean: ## remove the environments and everything that was built
 	rm -rf .venv .venv-* .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf docs/_build docs/api docs/notebooks dist report
+	rm -rf docs/_build docs/api docs/notebooks docs/results dist report

@@ -1,10 +1,12 @@
-"""Sphinx configuration. Pages of the API and notebooks are made here, so that none is forgotten.
+"""Sphinx configuration. Pages of the API, results and notebooks are made here: none is forgotten.
 
 The API is what ``rnntk.__all__`` lists: functions and classes of the root, and public modules.
 """
 
+import json
 import re
 import shutil
+import sys
 from inspect import isclass, isfunction, ismodule
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from sphinx.errors import ExtensionError
 import rnntk
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # for the extension mathml
 MODULES = [name for name in rnntk.__all__ if ismodule(getattr(rnntk, name))]
 ITEMS = [name for name in rnntk.__all__ if name not in MODULES]
 
@@ -22,8 +25,9 @@ project = "rnntk"
 author = copyright = "The rnntk developers"
 version = release = rnntk.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build", "conf.py"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
+html_math_renderer = "mathml"
+exclude_patterns = ["_build", "conf.py", "mathml.py", "images"]
 
 html_theme = "furo"
 html_title = f"rnntk {release}"
@@ -44,9 +48,12 @@ nb_output_stderr = "remove"
 
 def write_sources() -> None:
     """One page for the package root, one for each public module, and a copy of the notebooks."""
-    for folder in ("api", "notebooks"):
+    for folder in ("api", "notebooks", "results"):
         shutil.rmtree(HERE / folder, ignore_errors=True)
-    (HERE / "api").mkdir()
+    for folder in ("api", "results"):
+        (HERE / folder).mkdir()
+    for path in sorted((HERE.parent / "benchmarks" / "results").glob("*.json")):
+        (HERE / "results" / f"{path.stem}.md").write_text(result_page(path))
     root = [
         f".. auto{'class' if isclass(getattr(rnntk, name)) else 'function'}:: rnntk.{name}"
         + ("\n   :members:" if isclass(getattr(rnntk, name)) else "")
@@ -61,6 +68,27 @@ def write_sources() -> None:
         text = f"# {name}\n\n```{{eval-rst}}\n{body}\n```\n"
         (HERE / "api" / f"{name}.md").write_text(text)
     shutil.copytree(HERE.parent / "notebooks", HERE / "notebooks")
+
+
+def result_page(path: Path) -> str:
+    """What a benchmark measured: the machine, and every table of its file."""
+    found = json.loads(path.read_text())
+    where = found.pop("environment", {})
+    text = [f"# {path.stem}", ", ".join(f"{name} {value}" for name, value in where.items())]
+    for name, value in found.items():
+        if not (isinstance(value, list) and value and isinstance(value[0], dict)):
+            text.append(f"{name}: {value}")
+            continue
+        columns = list(dict.fromkeys(column for row in value for column in row))
+        rows = [columns, ["---"] * len(columns)]
+        rows += [[cell(row.get(column, "")) for column in columns] for row in value]
+        text.append(f"## {name}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    return "\n\n".join(text) + "\n"
+
+
+def cell(value: Any) -> str:
+    """A number with three digits, or text that ends no column."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "/")
 
 
 def public_names() -> set[str]:

@@ -136,10 +136,10 @@ def test_modules_import_and_fit_on_a_few_pages(path: Path) -> None:
 LAYERS = (
     ("sequences", "kernel", "files"),
     ("checks", "layouts", "checkpoint"),
-    ("activations", "linalg", "tiling"),
+    ("activations", "linalg", "tiling", "concepts"),
     ("network", "storage"),
     ("infinite", "empirical", "train"),
-    ("spectrum", "predict"),
+    ("spectrum", "predict", "sgd_risk"),
     ("bounds", "datasets", "estimators"),
     ("compare",),
     ("plot",),

@@ -4,6 +4,7 @@ import math
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from rnntk import checks
@@ -59,8 +60,7 @@ def unit_tokens(
         checks.check_size(name, size)
     if not 0 <= correlation < 1:
         raise ValueError(f"correlation must lie in [0, 1), got {correlation}.")
-    bits = jax.random.bits(key, (4,), "uint32")
-    rng = np.random.default_rng(np.asarray(bits).tolist())  # float64 whatever JAX is set to
+    rng = _generator(key)
     own = rng.standard_normal((n, t, d))
     common = rng.standard_normal((1, t, d))
     x = correlation * common + math.sqrt(1 - correlation**2) * own
@@ -98,3 +98,114 @@ def fixed_first_token(
         raise ValueError(f"eps must be finite and not negative, got {eps}.")
     x = unit_tokens(key, n, t, d)
     return np.concatenate([np.broadcast_to(x[:1, :1], (n, 1, d)), eps * x[:, 1:]], axis=1)
+
+
+def gaussian_tokens(
+    key: PRNGKeyArray, n: int, t: int, d: int, *, time_correlation: float = 0.0
+) -> Float[np.ndarray, "n t d"]:
+    """Random sequences of Gaussian tokens of mean square norm 1, correlated from step to step.
+
+    Each entry is a stationary first-order autoregression of variance 1/d.
+
+    Args:
+        key: JAX random key.
+        n: number of sequences.
+        t: steps.
+        d: token size.
+        time_correlation: of successive tokens, in (-1, 1).
+
+    Returns:
+        float64 tokens.
+
+    Raises:
+        ValueError: for sizes below 1 or a correlation out of range.
+
+    Example:
+        >>> import jax, rnntk
+        >>> x = rnntk.datasets.gaussian_tokens(jax.random.key(0), 2000, 2, 3, time_correlation=0.9)
+        >>> round(float((x[:, 0] * x[:, 1]).sum(axis=1).mean()), 1)
+        0.9
+    """
+    for name, size in (("n", n), ("t", t), ("d", d)):
+        checks.check_size(name, size)
+    if not -1 < time_correlation < 1:
+        raise ValueError(f"time_correlation must lie in (-1, 1), got {time_correlation}.")
+    x = _generator(key).standard_normal((n, t, d)) / math.sqrt(d)
+    fresh = math.sqrt(1 - time_correlation**2)
+    for s in range(1, t):
+        x[:, s] = time_correlation * x[:, s - 1] + fresh * x[:, s]
+    return x
+
+
+def near_duplicates(
+    key: PRNGKeyArray, n: int, t: int, d: int, distance: float
+) -> Float[np.ndarray, "n t d"]:
+    """Random sequences of unit tokens in pairs that nearly agree.
+
+    Sequences 2i and 2i + 1 differ, token by token, by about ``distance``; a last one without a
+    partner stands alone.
+
+    Args:
+        key: JAX random key.
+        n: number of sequences.
+        t: steps.
+        d: token size.
+        distance: of the tokens of a pair before they are brought back to norm 1.
+
+    Returns:
+        float64 tokens.
+
+    Raises:
+        ValueError: for sizes below 1 or a distance that is negative or not finite.
+
+    Example:
+        >>> import jax, numpy as np, rnntk
+        >>> x = rnntk.datasets.near_duplicates(jax.random.key(0), 4, 3, 2, distance=1e-3)
+        >>> bool((np.linalg.norm(x[0::2] - x[1::2], axis=2) < 1.1e-3).all())
+        True
+    """
+    if not 0 <= distance < math.inf:
+        raise ValueError(f"distance must be finite and not negative, got {distance}.")
+    keys = jax.random.split(key)
+    first = unit_tokens(keys[0], (checks.check_size("n", n) + 1) // 2, t, d)
+    second = first + distance * unit_tokens(keys[1], len(first), t, d)
+    second /= np.linalg.norm(second, axis=2, keepdims=True)
+    return np.stack([first, second], axis=1).reshape(-1, t, d)[:n]
+
+
+def with_fixed_tokens(x: Float[ArrayLike, "n t d"], eps: float) -> Float[np.ndarray, "n t2 d1"]:
+    r"""Tokens as Allen-Zhu & Li (2019) normalize them: small ones between two fixed ones.
+
+    As restated in Panigrahi & Goyal (2021): the first token and the last are (0, ..., 0, 1), and
+    the others :math:`(\varepsilon x_l, 0)`.
+
+    Args:
+        x: tokens, for them of norm 1.
+        eps: their factor.
+
+    Returns:
+        float64 tokens, shape (n, t + 2, d + 1).
+
+    Raises:
+        TypeError, ValueError: for tokens that are none, or an eps that is negative or not finite.
+
+    Example:
+        >>> import numpy as np, rnntk
+        >>> rnntk.datasets.with_fixed_tokens(np.ones((1, 1, 2)), 0.1)[0].tolist()
+        [[0.0, 0.0, 1.0], [0.1, 0.1, 0.0], [0.0, 0.0, 1.0]]
+    """
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be finite and not negative, got {eps}.")
+    checks.check_batch(x, None)
+    tokens = np.asarray(x, np.float64)
+    n, t, d = tokens.shape
+    found = np.zeros((n, t + 2, d + 1))
+    found[:, [0, -1], -1] = 1
+    found[:, 1:-1, :-1] = eps * tokens
+    return found
+
+
+def _generator(key: PRNGKeyArray) -> np.random.Generator:
+    """Float64 numbers from a JAX key, whatever JAX is set to."""
+    bits = jax.random.bits(key, (4,), "uint32")
+    return np.random.default_rng(np.asarray(bits).tolist())

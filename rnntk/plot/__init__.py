@@ -2,6 +2,7 @@
 
 from rnntk.plot.comparisons import training, widths
 from rnntk.plot.learning import losses, predictions, scores
+from rnntk.plot.lengths import growth, sample_complexity
 from rnntk.plot.matrices import kernel_matrix
 from rnntk.plot.spectra import (
     bounds,
@@ -13,11 +14,13 @@ from rnntk.plot.spectra import (
 
 __all__ = [
     "bounds",
+    "growth",
     "kernel_matrix",
     "losses",
     "min_eigenvalue",
     "min_eigenvalue_by_width",
     "predictions",
+    "sample_complexity",
     "scores",
     "spectrum",
     "training",

@@ -133,7 +133,7 @@ def _outer(signals: Float[Array, "t n i"], reads: Float[Array, "t n j"]) -> Floa
     if rows * reads.shape[-1] * signals.dtype.itemsize > tuning.PRODUCT_BYTES:
         steps = t
     parts = []
-    for start in range(0, t, steps):
+    for start in range(0, max(t, 1), steps):  # of no steps, zeros
         left, right = (v[start : start + steps].reshape(-1, v.shape[-1]) for v in (signals, reads))
         parts.append(jnp.matmul(left.T, right, precision=PRECISION))
     return sum(parts[1:], parts[0])

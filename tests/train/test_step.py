@@ -259,3 +259,22 @@ def test_any_optimizer_of_optax_and_any_loss():
         np.testing.assert_allclose(single(trained.averaged_params)[group], mean, **CLOSE)
     for group in ("U", "b"):
         np.testing.assert_array_equal(single(trained.averaged_params)[group], params[group])
+
+
+def test_a_step_on_sequences_of_one_token_leaves_the_recurrent_weights():
+    rnn = ElmanRNN("erf")
+    x, y = np.random.default_rng(0).standard_normal((2, N, 1, D))
+    trained = fit(rnn, KEY, x, y[:, 0, 0], width=M, learning_rate=RATE, steps=1)
+    before, after = (
+        jax.tree.map(lambda leaf: leaf[0], tree)
+        for tree in (trained.initial_params, trained.params)
+    )
+
+    def loss(params):
+        change = by_hand(rnn, params, x, [1] * N) - by_hand(rnn, before, x, [1] * N)
+        return jnp.sum((change[:, 0] - y[:, 0, 0]) ** 2) / (2 * N)
+
+    gradient = jax.grad(loss)(before)
+    np.testing.assert_array_equal(after["W"], before["W"])
+    for group in "UV":
+        np.testing.assert_allclose(after[group], before[group] - RATE * gradient[group], **CLOSE)

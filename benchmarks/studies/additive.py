@@ -1,0 +1,118 @@
+"""(a) Sums over positions: samples to learn them against the length, norm 1 against small norms.
+
+Kernel regression with the infinite-width NTK to half of the targets' standard deviation, relu,
+w^2 = u^2 = 2, all groups trained, tokens of size 4, with and without fixed first and last tokens.
+Networks of width 256 and the bounds for the plain setting. Without fixed tokens a common norm eps
+only scales the kernel (2-homogeneity), so that it is not a setting of its own.
+"""
+
+from functools import partial
+from typing import Any
+
+import common
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+import rnntk
+
+KEY = jax.random.key(14)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "unit tokens": {},
+    "fixed tokens, eps = 1": {"eps": 1.0},
+    "fixed tokens, eps = 0.3": {"eps": 0.3},
+    "fixed tokens, eps = 0.1": {"eps": 0.1},
+    "unit tokens, w^2 = 2.2": {"w2": 2.2},
+}
+
+
+def study(f: str, setting: dict[str, Any], full: bool, networks: bool) -> dict[str, Any]:
+    lengths = [2, 4, 8, 16, 32, 64] if full or not networks else [1, 2, 4, 6]
+    embed = None
+    if "eps" in setting:
+        embed = partial(rnntk.datasets.with_fixed_tokens, eps=setting["eps"])
+    found = rnntk.compare.sample_complexity(
+        rnntk.ElmanRNN(w_std=setting.get("w2", 2.0) ** 0.5),
+        partial(rnntk.concepts.Additive.draw, f=f),
+        lengths,
+        KEY,
+        embed=embed,
+        draws=8 if full else 2,
+        most=4096 if full else 512,
+        sgd_most=65536 if full else 1024,
+        width=(1024 if full else 128) if networks else None,
+    )
+    table = {name: found.interval(name) for name in found.table if name not in ("length", "draw")}
+    laws = {}
+    for name in ("kernel", "network", "linearized", "exact", "upper", "rademacher"):
+        try:
+            growth = found.growth(name)
+        except ValueError:  # reached at too few lengths
+            continue
+        laws[name] = {
+            "best": growth.best,
+            "margin": growth.margin,
+            "formula": growth.laws[growth.best].formula,
+            "all": {law: one.formula for law, one in growth.laws.items()},
+        }
+    return {"lengths": lengths, "intervals": table, "laws": laws}
+
+
+def parts(full: bool) -> common.Parts:
+    found: dict[str, Any] = {}
+    for f in ("identity", "sin", "square"):  # targets are brought to mean 0
+        for name, setting in SETTINGS.items():
+            if f == "identity" or full or name in ("unit tokens", "fixed tokens, eps = 0.1"):
+                found[f"{f}, {name}"] = partial(study, f, setting, full, networks=False)
+    found["networks"] = partial(study, "identity", {}, full, networks=True)
+    return found
+
+
+def figures(found: dict[str, Any]) -> dict[str, Figure]:
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    axes = figure.subplots(ncols=3)
+    for ax, f in zip(axes, ("identity", "sin", "square"), strict=True):
+        shown = [name for name in found if name.startswith(f"{f},")]
+        for name, marker in zip(shown, "os^Dv", strict=False):
+            one = found[name]
+            mean, low, high = common.numbers(one["intervals"]["kernel"]).T
+            law = one["laws"].get("kernel")
+            label = name.split(", ", 1)[1] + (f": {law['best']}" if law else "")
+            finite = np.isfinite(mean)
+            gaps = [mean[finite] - low[finite], high[finite] - mean[finite]]
+            lengths = np.array(one["lengths"])[finite]
+            ax.errorbar(lengths, mean[finite], yerr=gaps, marker=marker, capsize=3, label=label)
+        common.length_axis(ax, found["identity, unit tokens"]["lengths"])
+        ax.set_yscale("log")
+        ax.set_title(f"f = {f}", fontsize=10)
+        ax.set_ylabel("samples, kernel regression")
+        ax.legend(fontsize=7)
+    one = found["networks"]
+    learners = Figure(figsize=(5.6, 4), layout="constrained")
+    ax = learners.subplots()
+    for (name, rows), marker in zip(one["intervals"].items(), "os^DvPX", strict=True):
+        mean = common.numbers(rows)[:, 0]
+        ax.loglog(
+            one["lengths"], np.where(np.isfinite(mean), mean, np.nan), marker=marker, label=name
+        )
+    common.length_axis(ax, one["lengths"])
+    ax.set_ylabel("samples, linear f, unit tokens")
+    ax.legend(fontsize=7)
+    return {"kernel": figure, "learners": learners}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, one in found.items():
+        for learner in ("kernel", "network", "linearized", "exact", "upper", "lower", "rademacher"):
+            if learner != "kernel" and name != "networks":
+                continue
+            means = [f"{v:.3g}" for v in common.numbers(one["intervals"][learner])[:, 0]]
+            law = one["laws"].get(learner)
+            said = f"{law['best']} by {law['margin']:.1f}, {law['formula']}" if law else "no law"
+            rows.append(f"{name}, {learner}: {' '.join(means)}; {said}")
+    return rows
+
+
+if __name__ == "__main__":
+    common.main(parts, figures, lines)
