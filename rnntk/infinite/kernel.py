@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -236,7 +237,8 @@ def _in_tiles(
             cut(side, *some, axis=-1) for side, some in ((one, tile.rows), (two, tile.columns))
         )
         part = block(part1, part2, mirror=tile.diagonal)
-        return part._replace(**{kind: None for kind in layout.KINDS if kind not in kinds})
+        chosen: Any = {kind: None for kind in layout.KINDS if kind not in kinds}
+        return part._replace(**chosen)
 
     whole = InMemory(mirror, n1, n2)
     assemble(compute, grid, whole.put, partial(in_threads, device=device), "infinite kernel")
