@@ -189,19 +189,21 @@ def main() -> None:
         print(json.dumps(call(sizes[0], cores, *more)))
         return
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows = [measure(n, cores, options.folder, options.memory) for n in sizes]
-    rows += [measure(8000, some, options.folder, 8000) for some in (1, cores)]
-    written = child("disk", sizes[0], cores, options.folder)
+    written = child("disk", 20000, cores, options.folder)
     times = child("peers", PEERS_N, cores, options.folder)
     tiles = (PEERS_N // PEERS_TILE) * (PEERS_N // PEERS_TILE + 1) // 2
     ways = [
         {"way": k, "seconds": v, "ms a tile": 1e3 * cores * (v - times["memory"]) / tiles}
         for k, v in times.items()
     ]
-    results = {"environment": environment(), "rows": rows, "disk GB/s": written, "ways": ways}
-    print(f"{results['environment']}\n{table(rows)}\n{written}\n{table(ways)}")
-    if options.out:
-        save(options.out, results)
+    results = {"environment": environment(), "disk GB/s": written, "ways": ways, "rows": []}
+    print(f"{results['environment']}\n{written}\n{table(ways)}", flush=True)
+    for n, some in ((8000, 1), *((n, cores) for n in (8000, *sizes))):
+        results["rows"].append(measure(n, some, options.folder, options.memory))
+        print(table(results["rows"]).splitlines()[-1], flush=True)
+        if options.out:  # the last ones take minutes
+            save(options.out, results)
+    print(table(results["rows"]))
 
 
 if __name__ == "__main__":

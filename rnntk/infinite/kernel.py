@@ -185,14 +185,17 @@ def _stored_tile(
     Its parts have the size that those of the whole kernel would have in memory, if they fit.
     """
     sides, sizes = [], []
-    for n, size, arrays in zip(of, tile, (one, two or one), strict=True):
+    for n, size, arrays in zip(of, tile, (one, two), strict=True):
+        if arrays is None:
+            break
         x = jnp.asarray(arrays["x"])
         lengths = jnp.asarray(arrays["lengths"]) if "lengths" in arrays else None
         whole = _size(n, _platform(x))
         sizes.append(whole if size % whole == 0 else _size(size, _platform(x)))
         scales = squares(rnn, x.shape[-1], x.dtype)
         sides.append(_marginals(rnn, scales, (x, lengths), sizes[-1]))
-    return _in_tiles(rnn, scales, sides[0], None if two is None else sides[1], (sizes[0], sizes[1]))
+    second = None if two is None else sides[1]
+    return _in_tiles(rnn, scales, sides[0], second, (sizes[0], sizes[-1]), kinds)
 
 
 def _bucketed(
@@ -237,8 +240,8 @@ def _in_tiles(
             cut(side, *some, axis=-1) for side, some in ((one, tile.rows), (two, tile.columns))
         )
         part = block(part1, part2, mirror=tile.diagonal)
-        left_out: dict[str, Any] = {kind: None for kind in layout.KINDS if kind not in kinds}
-        return part._replace(**left_out)
+        chosen: Any = {kind: None for kind in layout.KINDS if kind not in kinds}
+        return part._replace(**chosen)
 
     whole = InMemory(mirror, n1, n2)
     assemble(compute, grid, whole.put, partial(in_threads, device=device), "infinite kernel")

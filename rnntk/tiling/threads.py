@@ -44,7 +44,7 @@ def in_threads(
             return jax.block_until_ready(call(item))
 
     # a call in a call: its threads may all be waiting, or its neighbours need the other cores
-    if current_thread().name.startswith(NAME) or getattr(_here, "alone", False):
+    if current_thread().name.startswith(NAME) or is_one_of_many():
         yield from map(compute, items)
         return
     running: deque[Future[Result]] = deque()
@@ -63,11 +63,16 @@ def in_threads(
 @contextmanager
 def one_core() -> Iterator[None]:
     """Keep :func:`in_threads` to the calling thread, for one of many calls side by side."""
-    before, _here.alone = getattr(_here, "alone", False), True
+    before, _here.alone = is_one_of_many(), True
     try:
         yield
     finally:
         _here.alone = before
+
+
+def is_one_of_many() -> bool:
+    """Whether the calling thread is in :func:`one_core`."""
+    return getattr(_here, "alone", False)
 
 
 @cache

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int
 from tqdm import tqdm
 
 from rnntk.kernel import Kernel
+from rnntk.tiling.threads import is_one_of_many
 
 
 class Cut(NamedTuple):
@@ -113,6 +114,8 @@ def assemble(
 ) -> None:
     """Compute all tiles and put them where they go, showing the progress of long work.
 
+    Of many kernels side by side none shows its own.
+
     Args:
         compute: gives one tile of the kernel.
         grid: the tiles.
@@ -122,7 +125,8 @@ def assemble(
     """
     tiles = list(grid)
     parts = zip(tiles, run(compute, tiles), strict=True)
-    for tile, part in tqdm(parts, desc=title, total=len(tiles), unit="tile", delay=5):
+    quiet = is_one_of_many()
+    for tile, part in tqdm(parts, title, len(tiles), unit="tile", delay=5, disable=quiet):
         put(tile, part)
 
 
