@@ -10,6 +10,7 @@ FIGURES = {
     "scores",
     "losses",
     "agreement",
+    "by_width",
 }
 
 

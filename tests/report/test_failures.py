@@ -11,7 +11,7 @@ from pages import FIGURES, Page
 
 from rnntk import cli, report
 from rnntk.cli import commands
-from rnntk.report import pipeline, problem, sections
+from rnntk.report import learning, pipeline, problem
 from rnntk.report.results import Method
 from rnntk.report.settings import Settings
 
@@ -29,12 +29,12 @@ def test_interruption_leaves_what_is_finished(tmp_path, monkeypatch, capsys):
     done = "kernels, widths"
     assert last == f"rnntk: interrupted; the stages that were finished ({done}) are in {out}."
     results = json.loads((out / "results.json").read_text())
-    assert [results[name] is None for name in pipeline.STAGES] == [False] * 2 + [True] * 3
+    assert [results[name] is None for name in pipeline.STAGES] == [False] * 2 + [True] * 4
     assert np.load(out / "kernels.npz")["ntk"].shape == (12, 12)
     text = (out / "report.html").read_text()
     assert set(Page(text).images) == {"convergence"}
-    assert "Not finished: spectrum, predictions, training." in text
-    assert text.count("This stage was not finished.") == 3
+    assert "Not finished: spectrum, predictions, training, comparison." in text
+    assert text.count("This stage was not finished.") == 4
 
 
 def test_interruption_before_the_first_stage_keeps_an_earlier_report(tmp_path, monkeypatch, capsys):
@@ -46,7 +46,9 @@ def test_interruption_before_the_first_stage_keeps_an_earlier_report(tmp_path, m
     assert line == "rnntk: interrupted; no stage was finished, and nothing written."
 
 
-@pytest.mark.parametrize("failing", ["kernels", "widths", "spectrum", "predictions", "training"])
+@pytest.mark.parametrize(
+    "failing", ["kernels", "widths", "spectrum", "predictions", "training", "comparison"]
+)
 def test_a_stage_that_fails_leaves_the_others_standing(tmp_path, monkeypatch, capsys, failing):
     def fail(problem, arrays, bar):
         raise ValueError("the reason")
@@ -155,7 +157,7 @@ def test_networks_that_diverge_are_results_like_others(tmp_path):
     assert "None of the 3 networks of width 8 could be trained" in text
     assert "none, all 3 diverged or overflowed" in commands.summary(results)
     mixed = dataclasses.replace(results.training, diverged=(0, 7, -1))
-    assert sections._some_lost([c for c in mixed.diverged if c >= 0]) == (
+    assert learning._some_lost([c for c in mixed.diverged if c >= 0]) == (
         " Left out: 1 network diverged after 7 steps, the kernel of 1 network overflows float32."
     )
 

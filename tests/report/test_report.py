@@ -10,7 +10,7 @@ import scipy.stats
 import sklearn.kernel_ridge
 
 import rnntk
-from rnntk import datasets
+from rnntk import compare, datasets
 from rnntk.cli import commands
 from rnntk.report import pipeline, problem
 from rnntk.report.settings import Settings, read
@@ -152,6 +152,30 @@ def test_each_network_has_the_rate_of_its_own_kernel(results, arrays):
         kernel = np.asarray(rnntk.empirical_kernel(rnntk.ElmanRNN(), params, x).ntk, float)
         # a sixteenth of 2 n / largest, in float32
         assert rate == pytest.approx(24 / 8 / np.linalg.eigvalsh(kernel)[-1], rel=1e-4)
+
+
+@pytest.mark.usefixtures("x64")
+def test_comparison_is_that_of_the_library(results, arrays):
+    made = problem.prepare(Settings(n=24))
+    stage = results["comparison"]
+    assert stage["diverged"] == [0, 0, 0]
+    found = compare.with_kernel(
+        made.rnn,
+        made.key(0, 6),
+        np.asarray(arrays["x"], np.float32),
+        np.asarray(np.eye(10)[arrays["y"].astype(int)] - 0.1, np.float32),
+        widths=[32],
+        steps=40,
+        seeds=2,
+        step_size=1 / 16,
+        batch_size=24,
+    )
+    for name, gap in stage["gaps"].items():
+        alone = np.median(found.column(name))
+        assert gap["median"][1] == pytest.approx(alone, rel=1e-3), name
+    logs = np.log(arrays["comparison_gap_infinite"].reshape(3, 2, -1)[:, :, -1]).mean(axis=1)
+    slope = np.polyfit(np.log(WIDTHS), logs, 1)[0]
+    assert stage["gaps"]["gap_infinite"]["slope"] == pytest.approx(slope, abs=1e-12)
 
 
 def test_summary_fits_every_terminal(finished):
