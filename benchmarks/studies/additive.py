@@ -43,9 +43,12 @@ def study(f: str, setting: dict[str, Any], full: bool, networks: bool) -> dict[s
         sgd_most=65536 if full else 1024,
         width=(1024 if full else 128) if networks else None,
     )
-    table = {name: found.interval(name) for name in found.table if name not in ("length", "draw")}
+    learners = ("kernel", "exact", "upper")
+    if networks:
+        learners += ("network", "linearized", "lower", "rademacher")
+    table = {name: found.interval(name) for name in learners}
     laws = {}
-    for name in ("kernel", "network", "linearized", "exact", "upper", "rademacher"):
+    for name in learners:
         try:
             growth = found.growth(name)
         except ValueError:  # reached at too few lengths
@@ -103,9 +106,7 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
 def lines(found: dict[str, Any]) -> list[str]:
     rows = []
     for name, one in found.items():
-        for learner in ("kernel", "network", "linearized", "exact", "upper", "lower", "rademacher"):
-            if learner != "kernel" and name != "networks":
-                continue
+        for learner in one["intervals"] if name == "networks" else ("kernel",):
             means = [f"{v:.3g}" for v in common.numbers(one["intervals"][learner])[:, 0]]
             law = one["laws"].get(learner)
             said = f"{law['best']} by {law['margin']:.1f}, {law['formula']}" if law else "no law"

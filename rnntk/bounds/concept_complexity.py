@@ -27,7 +27,8 @@ class ComplexityBound:
     Attributes:
         value: the bound, :math:`(\sqrt{\text{norm}} + \sqrt{\text{remainder}})^2`; infinite where
             the kernel has no weight for a feature of the target.
-        norm: square of the target's norm in the kernel's space, up to the order that is best.
+        norm: square of the target's norm in the kernel's space, up to the degree of the series; no
+            number of sequences takes y' K^-1 y beyond it.
         remainder: :math:`|r|^2 / \lambda_{\min}(K)` of what the series of f leaves out; 0 for
             polynomials.
         weights: of :func:`complexity_bound`'s features, by powers: shape (L, degree + 1) for sums
@@ -57,16 +58,16 @@ def complexity_bound(
         y^\top K^{-1} y \le \sum_\alpha \frac{c_{|\alpha|}^2}{a_\alpha}
           \Bigl( \frac{|\alpha|!}{\alpha!} \Bigr)^2 \prod_j |\beta_j|^{2 \alpha_j}
 
-    for a joint function :math:`f(z) = \sum_k c_k z^k`, and likewise for a sum over positions. It
-    does not depend on the number of sequences: docs/theory/complexity.md proves it.
+    for a joint function :math:`f(z) = \sum_k c_k z^k`, and likewise for a sum over positions. Up to
+    what a series leaves out it does not depend on the number of sequences. Proof:
+    docs/theory/complexity.md.
 
     Args:
         rnn: one layer, one direction, last readout, zero initial state.
         x: tokens, of one norm in all sequences at each step.
         concept: with a smooth f.
-        degree: highest power of f that may be taken from its series. Of a series that does not end
-            the powers up to the best order are, and the rest is bounded by the smallest eigenvalue
-            of K, which is computed then.
+        degree: highest power of f that is taken from its series. What is left out is bounded by the
+            smallest eigenvalue of K, which is computed then; a low degree leaves more to it.
 
     Raises:
         TypeError, ValueError: for other networks, tokens of several norms, tokens that are not the
@@ -95,19 +96,13 @@ def complexity_bound(
         target = _of_sum(rnn, steps, x, concept, degree)
     else:
         target = _of_joint(rnn, steps, x, concept, degree)
-    if f.log_sizes is None and len(f.coefficients) <= degree + 1:
-        norm = target.norm(c)
-        return ComplexityBound(norm * (1 + ALLOWANCE), norm, 0.0, target.weights)
-    smallest = min_eigenvalue(infinite_kernel(rnn, x).ntk).lower
-    best = ComplexityBound(math.inf, math.inf, math.inf, target.weights)
-    for order in range(degree + 1):
-        first = np.where(np.arange(degree + 1) <= order, c, 0.0)
-        left = float(np.sum((np.abs(y - target.values(first)) + 2.0**-50 * np.abs(y)) ** 2))
-        norm, remainder = target.norm(first), left / smallest if smallest > 0 else math.inf
-        value = (math.sqrt(norm) + math.sqrt(remainder)) ** 2 * (1 + ALLOWANCE)
-        if value < best.value:
-            best = ComplexityBound(value, norm, remainder, target.weights)
-    return best
+    norm, remainder = target.norm(c), 0.0
+    if f.log_sizes is not None or len(f.coefficients) > degree + 1:
+        left = float(np.sum((np.abs(y - target.values(c)) + 2.0**-50 * np.abs(y)) ** 2))
+        smallest = min_eigenvalue(infinite_kernel(rnn, x).ntk).lower
+        remainder = left / smallest if smallest > 0 else math.inf
+    value = (math.sqrt(norm) + math.sqrt(remainder)) ** 2 * (1 + ALLOWANCE)
+    return ComplexityBound(value, norm, remainder, target.weights)
 
 
 @dataclass(frozen=True)
