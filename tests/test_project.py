@@ -134,7 +134,7 @@ def test_modules_import_and_fit_on_a_few_pages(path: Path) -> None:
 # Who may import whom: the packages of a line those of the lines above it. Packages that stand in
 # one line know nothing of each other.
 LAYERS = (
-    ("sequences", "kernel", "files"),
+    ("sequences", "kernel", "files", "keys"),
     ("checks", "layouts", "checkpoint"),
     ("activations", "linalg", "tiling", "concepts"),
     ("network", "storage"),

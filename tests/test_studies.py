@@ -10,7 +10,7 @@ import pytest
 
 STUDIES = Path(__file__).parent.parent / "benchmarks" / "studies"
 PARTS = {
-    "additive": "square, unit tokens",
+    "additive": "sin, unit tokens",
     "complexity": "first token, linear",
     "distant_tokens": "unit tokens",
     "joint": "N = 1, span 0",

@@ -1,6 +1,7 @@
 """Upper bounds on y' K^-1 y for the papers' function classes, from their features' weights."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,8 @@ class ComplexityBound:
     Attributes:
         value: the bound, :math:`(\sqrt{\text{norm}} + \sqrt{\text{remainder}})^2`; infinite where
             the kernel has no weight for a feature of the target.
-        norm: square of the target's norm in the kernel's space, up to the degree of the series.
+        norm: square of the target's norm in the kernel's space, up to the degree of the series; no
+            number of sequences takes y' K^-1 y beyond it.
         remainder: :math:`|r|^2 / \lambda_{\min}(K)` of what the series of f leaves out; 0 for
             polynomials.
         weights: of :func:`complexity_bound`'s features, by powers: shape (L, degree + 1) for sums
@@ -56,15 +58,16 @@ def complexity_bound(
         y^\top K^{-1} y \le \sum_\alpha \frac{c_{|\alpha|}^2}{a_\alpha}
           \Bigl( \frac{|\alpha|!}{\alpha!} \Bigr)^2 \prod_j |\beta_j|^{2 \alpha_j}
 
-    for a joint function :math:`f(z) = \sum_k c_k z^k`, and likewise for a sum over positions. It
-    does not depend on the number of sequences: docs/theory/complexity.md proves it.
+    for a joint function :math:`f(z) = \sum_k c_k z^k`, and likewise for a sum over positions. Up to
+    what a series leaves out it does not depend on the number of sequences. Proof:
+    docs/theory/complexity.md.
 
     Args:
         rnn: one layer, one direction, last readout, zero initial state.
         x: tokens, of one norm in all sequences at each step.
         concept: with a smooth f.
-        degree: highest power of f that is taken from its series; what is left out is bounded by
-            the smallest eigenvalue of K, which is computed then.
+        degree: highest power of f that is taken from its series. What is left out is bounded by the
+            smallest eigenvalue of K, which is computed then; a low degree leaves more to it.
 
     Raises:
         TypeError, ValueError: for other networks, tokens of several norms, tokens that are not the
@@ -90,45 +93,59 @@ def complexity_bound(
     known = f.coefficients[: degree + 1]
     c[: len(known)] = known
     if isinstance(concept, Additive):
-        norm, found, kept = _of_sum(rnn, steps, x, concept, c)
+        target = _of_sum(rnn, steps, x, concept, degree)
     else:
-        norm, found, kept = _of_joint(rnn, steps, x, concept, c)
-    remainder = 0.0
+        target = _of_joint(rnn, steps, x, concept, degree)
+    norm, remainder = target.norm(c), 0.0
     if f.log_sizes is not None or len(f.coefficients) > degree + 1:
-        left = float(np.sum((np.abs(y - kept) + 2.0**-50 * np.abs(y)) ** 2))
-        smallest = min_eigenvalue(infinite_kernel(rnn, x).ntk)
-        remainder = left / smallest.lower if smallest.lower > 0 else math.inf
+        left = float(np.sum((np.abs(y - target.values(c)) + 2.0**-50 * np.abs(y)) ** 2))
+        smallest = min_eigenvalue(infinite_kernel(rnn, x).ntk).lower
+        remainder = left / smallest if smallest > 0 else math.inf
     value = (math.sqrt(norm) + math.sqrt(remainder)) ** 2 * (1 + ALLOWANCE)
-    return ComplexityBound(value, norm, remainder, found)
+    return ComplexityBound(value, norm, remainder, target.weights)
 
 
-def _of_sum(
-    rnn: ElmanRNN, steps: Steps, x: ArrayLike, concept: Additive, c: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Square norm, weights by position, and the values that the series gives."""
-    tokens, degree = np.asarray(x, np.float64), len(c) - 1
-    rows, total, shift = [], 0.0, 0.0
-    kept = np.zeros(len(tokens))
-    for s, beta in enumerate(concept.betas):
-        seen = tokens[:, s] @ beta
-        if steps.fixed[s]:  # a constant, whatever f
-            value = float(concept.f.value(seen[:1])[0])
-            shift, kept = shift + value, kept + value
-            rows.append(np.zeros(degree + 1))
-            continue
-        rows.append(weights(rnn, steps, (s,), degree, tokens.shape[2]))
-        shift += c[0]
-        kept = kept + np.polynomial.polynomial.polyval(seen, c)
-        powers = np.arange(1, degree + 1)
-        total += _ratio(c[1:] ** 2 * (beta @ beta) ** powers, rows[-1][1:])
+@dataclass(frozen=True)
+class _Target:
+    """A concept on some sequences, as functions of the coefficients of f.
+
+    Attributes:
+        weights: of its features.
+        norm: its square norm in the kernel's space.
+        values: its values.
+    """
+
+    weights: Float[np.ndarray, "..."]
+    norm: Callable[[np.ndarray], float]
+    values: Callable[[np.ndarray], np.ndarray]
+
+
+def _of_sum(rnn: ElmanRNN, steps: Steps, x: ArrayLike, concept: Additive, degree: int) -> _Target:
+    tokens = np.asarray(x, np.float64)
+    free = [s for s in range(concept.length) if not steps.fixed[s]]
+    rows = np.zeros((concept.length, degree + 1))
+    for s in free:
+        rows[s] = weights(rnn, steps, (s,), degree, tokens.shape[2])
     nothing = weights(rnn, steps, (), 0, tokens.shape[2])
-    return total + _ratio(np.array([shift**2]), nothing.reshape(1)), np.array(rows), kept
+    seen = np.einsum("nld,ld->nl", tokens, concept.betas)
+    # fixed tokens are constants, whatever f
+    shift = float(concept.f.value(seen[:1])[0, steps.fixed].sum())
+    powers = np.square(concept.betas[free]).sum(axis=1)[:, None] ** np.arange(1, degree + 1)
+
+    def norm(c: np.ndarray) -> float:
+        constant = _ratio(np.array([(shift + len(free) * c[0]) ** 2]), nothing)
+        return constant + _ratio(c[1:] ** 2 * powers, rows[free, 1:])
+
+    def values(c: np.ndarray) -> np.ndarray:
+        return shift + np.polynomial.polynomial.polyval(seen[:, free], c).sum(axis=1)
+
+    return _Target(rows, norm, values)
 
 
 def _of_joint(
-    rnn: ElmanRNN, steps: Steps, x: ArrayLike, concept: NVariable, c: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    tokens, degree = np.asarray(x, np.float64), len(c) - 1
+    rnn: ElmanRNN, steps: Steps, x: ArrayLike, concept: NVariable, degree: int
+) -> _Target:
+    tokens = np.asarray(x, np.float64)
     at = tuple(position - 1 for position in concept.positions)
     if fixed := [s + 1 for s in at if steps.fixed[s]]:
         raise ValueError(
@@ -140,11 +157,13 @@ def _of_joint(
     order = alpha.sum(axis=0)
     multinomial = scipy.special.factorial(order) / scipy.special.factorial(alpha).prod(axis=0)
     sizes = np.square(concept.betas).sum(axis=1).reshape(-1, *[1] * len(at))
-    inside = order <= degree
-    squares = np.where(inside, c[np.minimum(order, degree)] ** 2, 0.0)
-    squares = squares * (multinomial**2 * (sizes**alpha).prod(axis=0))
+    factors = np.where(order <= degree, multinomial**2 * (sizes**alpha).prod(axis=0), 0.0)
     seen = np.einsum("nkd,kd->n", tokens[:, list(at)], concept.betas)
-    return _ratio(squares, found), found, np.polynomial.polynomial.polyval(seen, c)
+    return _Target(
+        found,
+        lambda c: _ratio(c[np.minimum(order, degree)] ** 2 * factors, found),
+        lambda c: np.polynomial.polynomial.polyval(seen, c),
+    )
 
 
 def _ratio(squares: np.ndarray, found: np.ndarray) -> float:

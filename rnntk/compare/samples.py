@@ -60,9 +60,9 @@ def sample_complexity(
     - ``exact``, ``upper``, ``lower``: :mod:`rnntk.sgd_risk` for the same SGD on the infinite-width
       kernel, its spectrum from ``most`` samples: the risk as if features were Gaussian, and N from
       which Theorem 2.1 says that the error is reached, and up to which Theorem 2.2 says that it
-      is not;
-    - ``rademacher``: n at which :math:`\sqrt{2 y^\top K^{-1} y / n}` is the error, the quadratic
-      form that of ``most`` samples.
+      is not, NaN where that is below its 500;
+    - ``rademacher``: n at which :math:`2 \sqrt{\kappa\, y^\top K^{-1} y / n}` is the error, with
+      :math:`\kappa` the mean of K's diagonal and the quadratic form that of ``most`` samples.
 
     Numbers between those that were tried come from lines in logarithms; infinity means that the
     largest tried was not enough.
@@ -221,9 +221,15 @@ class _Trial:
             found["upper"] = _first(
                 lambda n: sgd_risk.upper_bound(problem, step, n).value <= goal, SMALLEST
             )
-        found["lower"] = _first(lambda n: sgd_risk.lower_bound(problem, step, n).value <= goal, 500)
-        shifted = K + RIDGE * float(np.mean(K.diagonal())) * np.eye(len(K))
-        found["rademacher"] = 2 * float(y @ np.linalg.solve(shifted, y)) / self.error**2
+        least = sgd_risk.LEAST
+        found["lower"] = _first(
+            lambda n: sgd_risk.lower_bound(problem, step, n).value <= goal, least
+        )
+        if found["lower"] == least:  # where the theorem begins it says nothing
+            found["lower"] = np.nan
+        size = float(np.mean(K.diagonal()))
+        shifted = K + RIDGE * size * np.eye(len(K))
+        found["rademacher"] = 4 * size * float(y @ np.linalg.solve(shifted, y)) / self.error**2
         return found
 
     def _trained(

@@ -1,11 +1,11 @@
 """Random directions, and the checks that all concepts share."""
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from rnntk import checks
+from rnntk.keys import generator
 
 
 def directions(
@@ -14,8 +14,7 @@ def directions(
     """Vectors along the last axis, uniform on the sphere of radius ``norm``, in float64."""
     if not 0 < norm < np.inf:
         raise ValueError(f"norm must be positive and finite, got {norm}.")
-    bits = jax.random.bits(key, (4,), "uint32")
-    drawn = np.random.default_rng(np.asarray(bits).tolist()).standard_normal(shape)
+    drawn = generator(key).standard_normal(shape)
     return norm * drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from rnntk import checks
 from rnntk.datasets.dataset import Dataset
+from rnntk.keys import generator
 
 
 def digits() -> Dataset:
@@ -60,7 +61,7 @@ def unit_tokens(
         checks.check_size(name, size)
     if not 0 <= correlation < 1:
         raise ValueError(f"correlation must lie in [0, 1), got {correlation}.")
-    rng = _generator(key)
+    rng = generator(key)
     own = rng.standard_normal((n, t, d))
     common = rng.standard_normal((1, t, d))
     x = correlation * common + math.sqrt(1 - correlation**2) * own
@@ -130,7 +131,7 @@ def gaussian_tokens(
         checks.check_size(name, size)
     if not -1 < time_correlation < 1:
         raise ValueError(f"time_correlation must lie in (-1, 1), got {time_correlation}.")
-    x = _generator(key).standard_normal((n, t, d)) / math.sqrt(d)
+    x = generator(key).standard_normal((n, t, d)) / math.sqrt(d)
     fresh = math.sqrt(1 - time_correlation**2)
     for s in range(1, t):
         x[:, s] = time_correlation * x[:, s - 1] + fresh * x[:, s]
@@ -203,9 +204,3 @@ def with_fixed_tokens(x: Float[ArrayLike, "n t d"], eps: float) -> Float[np.ndar
     found[:, [0, -1], -1] = 1
     found[:, 1:-1, :-1] = eps * tokens
     return found
-
-
-def _generator(key: PRNGKeyArray) -> np.random.Generator:
-    """Float64 numbers from a JAX key, whatever JAX is set to."""
-    bits = jax.random.bits(key, (4,), "uint32")
-    return np.random.default_rng(np.asarray(bits).tolist())

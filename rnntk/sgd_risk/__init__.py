@@ -11,9 +11,10 @@ from rnntk.sgd_risk.problem import LeastSquares
 from rnntk.sgd_risk.recursion import exact_risk, largest_stable_step
 from rnntk.sgd_risk.simulation import simulate
 from rnntk.sgd_risk.spectrum_of_sample import Population, population
-from rnntk.sgd_risk.theorems import RiskBound, lower_bound, step_limit, upper_bound
+from rnntk.sgd_risk.theorems import LEAST, RiskBound, lower_bound, step_limit, upper_bound
 
 __all__ = [
+    "LEAST",
     "LearningCurve",
     "LeastSquares",
     "MetaRegression",

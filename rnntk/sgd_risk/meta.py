@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray, Real
 
 from rnntk import checks
+from rnntk.keys import generator
 from rnntk.sgd_risk.problem import LeastSquares, check_samples, check_step
 from rnntk.sgd_risk.theorems import GAUSSIAN
 
@@ -155,8 +155,7 @@ class MetaRegression:
         """
         counts = check_samples(n)
         step = check_step(step_size, np.inf, "")
-        bits = jax.random.bits(key, (4,), "uint32")
-        rng = np.random.default_rng(np.asarray(bits).tolist())
+        rng = generator(key)
         error = np.tile(self.errors, (checks.check_size("runs", runs), 1))
         total, found, wanted, weights = np.zeros_like(error), [], set(counts), self.adapted
         with np.errstate(over="ignore", invalid="ignore"):

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from rnntk import checks
+from rnntk.keys import generator
 from rnntk.sgd_risk.problem import LeastSquares, check_samples, check_step
 
 
@@ -47,8 +47,7 @@ def simulate(
     """
     counts = check_samples(n)
     step = check_step(step_size, np.inf, "")
-    bits = jax.random.bits(key, (4,), "uint32")
-    rng = np.random.default_rng(np.asarray(bits).tolist())
+    rng = generator(key)
     roots = np.sqrt(problem.eigenvalues)
     error = np.tile(problem.errors, (checks.check_size("runs", runs), 1))
     total, found, wanted = np.zeros_like(error), [], set(counts)

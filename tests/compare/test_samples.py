@@ -92,7 +92,7 @@ def test_numbers_of_samples_are_those_of_a_direct_search(small):
     step = 0.3 / problem.trace
     reached = [sgd_risk.upper_bound(problem, step, n).value <= 0.125 for n in (upper - 1, upper)]
     assert reached == [False, True]
-    form = 2 * y[:64] @ np.linalg.solve(K[:64, :64] + ridge, y[:64]) / 0.25
+    form = 4 * K[0, 0] * y[:64] @ np.linalg.solve(K[:64, :64] + ridge, y[:64]) / 0.25
     assert small.column("rademacher")[1, 1] == pytest.approx(form, rel=1e-6)
 
 
