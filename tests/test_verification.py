@@ -121,9 +121,9 @@ def the_certificate():
 
 
 def test_verification_shares_no_code_with_the_library():
-    path = Path(rnntk.verification.__file__)
     names = {
         name
+        for path in Path(rnntk.verification.__file__).parent.glob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in (
@@ -131,4 +131,4 @@ def test_verification_shares_no_code_with_the_library():
         )
     }
     modules = {"collections.abc", "fractions", "math", "mpmath", "numpy", "tqdm", "typing"}
-    assert names == modules
+    assert {name for name in names if not name.startswith("rnntk.verification.")} == modules
