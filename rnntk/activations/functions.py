@@ -30,8 +30,9 @@ def from_function(fn: Callable[[Array], Array], *, tolerance: float | None = Non
     Args:
         fn: elementwise on JAX arrays, such as ``jnp.arctan``.
         tolerance: the relative error of moments that is accepted; by default 1e-8 in float64, and
-            1e-5 in float32. Functions with a kink, or much steeper than tanh, need more. What the
-            moments reach at given variances is ``from_function(...).error(variances)``.
+            1e-5 in float32. Functions with a kink, or much steeper than tanh, need more. A kernel
+            whose moments are worse than by default comes with a warning that tells their estimated
+            error; at given variances it is ``from_function(...).error(variances)``.
 
     Raises:
         ValueError: for a function that is not elementwise or not finite, or whose estimated error
@@ -77,7 +78,7 @@ def _from_function(fn: Fn, tolerance: float | None) -> Activation:
 def _check_smooth(activation: Activation, dtype: np.dtype) -> None:
     """Refuse what is inaccurate at usual variances: kernels under ``jax.jit`` cannot see theirs."""
     found = accuracy.find_inaccurate(activation, np.array([0.1, 1.0], dtype))
-    if found:
+    if found and found.refused:
         raise ValueError(
             f"activation {activation.name} must be smooth, and not much steeper than tanh: its "
             f"moments at variance {found.variance:.1g} have an estimated relative error of "

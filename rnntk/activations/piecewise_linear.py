@@ -130,10 +130,12 @@ def piecewise_linear(
 
     def pair(one: Marginal, two: Marginal, angle: Array) -> tuple[Array, Array]:
         (std1, half_inverse1), (std2, half_inverse2) = one, two
-        s = jnp.clip(angle * (half_inverse1 * half_inverse2), 0, 1)
+        # not jnp.clip and jnp.maximum, which halve gradients at their ends
+        s = angle * (half_inverse1 * half_inverse2)
+        s = jnp.where(s < 0, 0, jnp.where(s > 1, 1, s))
         share, segment = _angle(s)
         turned = second * angle - four * (std1 * std2) * segment
-        return jnp.maximum(turned, 0), four * share
+        return jnp.where(turned < 0, 0, turned), four * share
 
     def linear_pair(one: Marginal, two: Marginal, angle: Array) -> tuple[Array, Array]:
         return second * angle, jnp.zeros_like(angle)

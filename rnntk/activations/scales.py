@@ -82,12 +82,14 @@ class Exponential(Scales):
         """With s^2 = a u the order and the variance part ways: a table times a matrix."""
         assert not gated
         u, table = _exponential_table(rule, _STEPS[a.dtype == jnp.float64])
-        a = jnp.maximum(a, 1e-21)  # where E exp(-|u|) is 1 to rounding
-        weights = jnp.sqrt(a)[None] * jnp.exp(
-            -jnp.asarray((u / 2).astype(a.dtype))[:, None] * a[None]
+        # Where E exp(-|u|) is 1 to rounding, and where A is: there rows fall like 1 / sqrt(a).
+        inside = jnp.clip(a, 1e-21, 1e21)
+        weights = jnp.sqrt(inside)[None] * jnp.exp(
+            -jnp.asarray((u / 2).astype(a.dtype))[:, None] * inside[None]
         )
         exact = jax.lax.Precision.HIGHEST
-        return jnp.dot(jnp.asarray(table.astype(a.dtype)), weights, precision=exact)
+        rows = jnp.dot(jnp.asarray(table.astype(a.dtype)), weights, precision=exact)
+        return rows * jnp.sqrt(inside / jnp.maximum(a, inside))[None]
 
 
 _STEPS = (0.55, 0.3)  # of trapezoidal sums in log s^2, float32 and float64: errors 1e-8 and 5e-15

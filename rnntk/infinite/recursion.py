@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from rnntk.activations.safe import safe_sqrt
 from rnntk.infinite.angles import Part, ang_of_product, ang_of_sum, ang_of_tokens, outer
 from rnntk.infinite.marginals import LayerMarginals, Marginals
 from rnntk.kernel import Kernel
@@ -145,7 +146,7 @@ def kernel_at(pairing: Pairing, cell: Cell, top: Behind) -> Kernel:
     if "V" in pairing.rnn.trainable:
         parts.append(state)
     root1, root2 = (
-        jnp.sqrt(sum(jnp.square(root) for root in roots))
+        safe_sqrt(sum(map(jnp.square, roots), jnp.zeros_like(roots[0])))
         for roots in zip(*(part[1:] for part in parts), strict=True)
     )
     v2 = pairing.squares.v2

@@ -126,8 +126,8 @@ def certify(
     semidefinite, being a limit of Gram matrices, and the lower end is never below 0.
 
     Args:
-        subject: a relu, leaky_relu, abs, linear, erf, gelu, sin or cos network of any readout,
-            depth and direction, or a symmetric floating-point matrix.
+        subject: a network of any readout, depth and direction, whose activation is named (but for
+            elu) or a leaky_relu, or a symmetric floating-point matrix.
         x: tokens, for a network only.
         lengths: steps of each sequence. The matrix of the ``"sequence"`` readout has one row for
             each step that exists, sequence after sequence.

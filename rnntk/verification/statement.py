@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from rnntk.verification.logistic import FACTS
+
 _CHOICES = {
     "readout": ("last", "mean", "sequence"),
     "input_scaling": ("none", "fan_in"),
@@ -13,7 +15,7 @@ _CHOICES = {
     "bidirectional": (False, True),
 }
 _STDS = ("w_std", "u_std", "b_std", "v_std", "initial_state_std")
-_SMOOTH = ("erf", "gelu", "sin", "cos")
+_SMOOTH = ("erf", "gelu", "sin", "cos", *FACTS)
 
 
 def is_sound(certificate: Any) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rnntk import ElmanRNN, activations, infinite_kernel
+from rnntk.activations import arcs, sums
 
 FOLDER = Path(__file__).parents[1] / "oracles"
 ORACLE = np.load(FOLDER / "moments.npz")
@@ -99,8 +100,69 @@ def test_default_networks_on_normal_tokens(name):
     assert np.linalg.eigvalsh(kernel.ntk)[0] > 0
 
 
-def test_variances_beyond_the_rules_are_refused():
-    tanh = activations.resolve("tanh")
-    activations.check_accuracy(tanh, np.array([1.0, 1e12]))
-    with pytest.raises(ValueError, match=r"tanh at variance 1e\+20 have an estimated"):
-        activations.check_accuracy(tanh, np.array([1.0, 1e20]))
+def sign_moments(a, b, rho):
+    """Of sgn(u), and of what is left of a smooth step's slope between unequal inputs."""
+    size = mpmath.sqrt(a * b * (1 - rho * rho))
+    return 2 / mpmath.pi * mpmath.asin(rho), 2 / mpmath.pi / size
+
+
+def relu_moments(a, b, rho):
+    angle = mpmath.acos(rho)
+    size = mpmath.sqrt(a * b) / (2 * mpmath.pi)
+    cov = size * (mpmath.sin(angle) + (mpmath.pi - angle) * rho)
+    return cov, (mpmath.pi - angle) / (2 * mpmath.pi)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", ["tanh", "erf", "sigmoid", "softplus", "silu", "gelu", "elu"])
+def test_variances_without_end(name, dtype):
+    """From 1e18 on, smooth steps and smooth kinks are sharp to 1e-9."""
+    activation = activations.resolve(name)
+    activations.check_accuracy(activation, np.array([1.0, 1e36], dtype))
+    saturates = name in ("tanh", "erf", "sigmoid")
+    with jax.enable_x64(dtype == np.float64):
+        a, b = (np.array(v, dtype) for v in ([1e18, 1e24, 1e36], [1e18, 1e36]))
+        one, two = (jax.jit(activation.alone)(jnp.asarray(v)) for v in (a, b))
+        norms = [np.outer(np.sqrt(one[k]), np.sqrt(two[k])) for k in (0, 1)]
+        angles = jax.jit(activation.angles)
+        for away in (0.1, 0.7, 1.6):
+            angle = 2 * away * np.outer(np.sqrt(a), np.sqrt(b))
+            got = angles(one.marginal, two.marginal, jnp.asarray(angle, dtype))
+            for i, j in np.ndindex(len(a), len(b)):
+                rho = 1 - mpmath.mpf(away)
+                moments = sign_moments if saturates else relu_moments
+                exact = [float(v) for v in moments(mpmath.mpf(float(a[i])), float(b[j]), rho)]
+                if name == "sigmoid":
+                    exact = [0.25 + exact[0] / 4, exact[1] / 4]
+                for k in (0, 1):
+                    found = float(norms[k][i, j]) - float(got[k][i, j]) / 2
+                    loose = 3e-9 if dtype == np.float64 else 3e-6
+                    assert abs(found - exact[k]) <= loose * norms[k][i, j], (i, j, k, away)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "erf"])
+def test_rules_agree_with_sums_over_pairs_of_scales(name):
+    """Two calculations that share the mixture only, at variances that both can do."""
+    mixture = activations.resolve(name).pair.__self__
+    a = jnp.asarray([1e-6, 1.0, 2.0, 1e4, 1e12])
+    own = jax.jit(mixture.alone)(a)
+    one, two = (
+        jax.tree.map(lambda v, at=at: jnp.expand_dims(v, at), own.marginal) for at in (-1, -2)
+    )
+    state, slope = arcs.own(mixture.scales, jnp.sqrt(a))
+    mean = 0.5 if name == "sigmoid" else 0.0
+    np.testing.assert_allclose(own.variance, mean**2 + mixture.f**2 * state, rtol=1e-12)
+    np.testing.assert_allclose(own.slope, mixture.f**2 * slope, rtol=1e-12)
+    for away in (1e-12, 1e-3, 0.4, 1.7):
+        e = jnp.full((len(a), len(a)), away)
+        for k, (rule, closed) in enumerate(
+            zip(
+                *(jax.jit(way)(one, two, e) for way in (sums.angles, mixture._by_scales)),
+                strict=True,
+            )
+        ):
+            norm = np.sqrt(np.outer(own[k], own[k]))
+            assert (np.abs(rule - closed) <= 1e-12 * norm).all(), (away, k)
+            same = np.diagonal(rule) / np.diagonal(closed) - 1
+            assert (np.abs(same) <= 1e-10).all(), (away, k)
