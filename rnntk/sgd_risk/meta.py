@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -10,7 +11,8 @@ from jaxtyping import Float, PRNGKeyArray, Real
 
 from rnntk import checks
 from rnntk.keys import generator
-from rnntk.sgd_risk.problem import LeastSquares, check_samples, check_step
+from rnntk.sgd_risk.problem import LeastSquares, check_samples
+from rnntk.sgd_risk.simulation import averaged_risks
 from rnntk.sgd_risk.theorems import GAUSSIAN
 
 FOURTH = 243.0
@@ -153,22 +155,11 @@ class MetaRegression:
             >>> bool(risks[:, 1].mean() < risks[:, 0].mean())
             True
         """
-        counts = check_samples(n)
-        step = check_step(step_size, np.inf, "")
         rng = generator(key)
-        error = np.tile(self.errors, (checks.check_size("runs", runs), 1))
-        total, found, wanted, weights = np.zeros_like(error), [], set(counts), self.adapted
-        with np.errstate(over="ignore", invalid="ignore"):
-            for count in range(1, counts[-1] + 1):
-                total += error
-                if count in wanted:
-                    found.append(np.square(total / count) @ weights / 2)
-                error -= step * self._gradient(rng, error)
-        result = np.stack(found, axis=1)
-        if not np.isfinite(result).all():
-            bad = int((~np.isfinite(result[:, -1])).sum())
-            raise FloatingPointError(f"{bad} of {runs} runs diverge at step size {step:.6g}.")
-        return result
+        start = np.tile(self.errors, (checks.check_size("runs", runs), 1))
+        return averaged_risks(
+            partial(self._gradient, rng), start, self.adapted, step_size, check_samples(n)
+        )
 
     def _gradient(
         self, rng: np.random.Generator, error: Float[np.ndarray, "r d"]

@@ -1,7 +1,7 @@
 """One pass of SGD on random features, averaged: what the theorems are about, carried out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
@@ -45,25 +45,37 @@ def simulate(
         >>> bool((abs(found.mean(axis=0) / exact - 1) < 0.1).all())
         True
     """
-    counts = check_samples(n)
-    step = check_step(step_size, np.inf, "")
     rng = generator(key)
-    roots = np.sqrt(problem.eigenvalues)
-    error = np.tile(problem.errors, (checks.check_size("runs", runs), 1))
-    total, found, wanted = np.zeros_like(error), [], set(counts)
-    sigma = math.sqrt(problem.noise)
+    roots, sigma = np.sqrt(problem.eigenvalues), math.sqrt(problem.noise)
+
+    def gradient(error: np.ndarray) -> np.ndarray:
+        x = roots * rng.standard_normal(error.shape)
+        gap = np.einsum("rd,rd->r", error, x) - sigma * rng.standard_normal(len(error))
+        return gap[:, None] * x
+
+    start = np.tile(problem.errors, (checks.check_size("runs", runs), 1))
+    return averaged_risks(gradient, start, problem.eigenvalues, step_size, check_samples(n))
+
+
+def averaged_risks(
+    gradient: Callable[[np.ndarray], np.ndarray],
+    start: Float[np.ndarray, "runs d"],
+    eigenvalues: Float[np.ndarray, " d"],
+    step_size: float,
+    counts: list[int],
+) -> Float[np.ndarray, "runs k"]:
+    """Risks of the means of SGD's iterates, for random gradients of the errors of all runs."""
+    step = check_step(step_size, np.inf, "")
+    error, total = start.copy(), np.zeros_like(start)
+    found: list[np.ndarray] = []
     with np.errstate(over="ignore", invalid="ignore"):
         for count in range(1, counts[-1] + 1):
             total += error
-            if count in wanted:
-                found.append(np.square(total / count) @ problem.eigenvalues / 2)
-            x = roots * rng.standard_normal(error.shape)
-            gap = np.einsum("rd,rd->r", error, x) - sigma * rng.standard_normal(len(error))
-            error -= step * gap[:, None] * x
+            if count == counts[len(found)]:
+                found.append(np.square(total / count) @ eigenvalues / 2)
+            error -= step * gradient(error)
     result = np.stack(found, axis=1)
     if not np.isfinite(result).all():
-        raise FloatingPointError(
-            f"{int((~np.isfinite(result[:, -1])).sum())} of {runs} runs diverge at step size "
-            f"{step:.6g}."
-        )
+        bad = int((~np.isfinite(result[:, -1])).sum())
+        raise FloatingPointError(f"{bad} of {len(start)} runs diverge at step size {step:.6g}.")
     return result
