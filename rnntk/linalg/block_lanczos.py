@@ -7,6 +7,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
+_BLOCK = 8  # columns, of which a product of a large matrix costs hardly more than one
 Product = Callable[[Float[np.ndarray, "n k"]], Float[np.ndarray, "n k"]]
 
 
@@ -37,7 +38,7 @@ def largest(
     Args:
         product: the matrix times columns.
         n: rows of the matrix.
-        count: eigenvalues wanted; blocks have two columns more.
+        count: eigenvalues wanted; blocks have two columns more, and eight at least.
         tolerance: of the residuals, relative to the largest magnitude of an eigenvalue.
         steps: blocks at the most.
         seed: of the first block.
@@ -49,7 +50,7 @@ def largest(
         array([5., 3.])
     """
     count = min(count, n)
-    block = min(count + 2, n)
+    block = min(max(count + 2, _BLOCK), n)
     start = np.random.default_rng(seed).standard_normal((n, block))
     basis, images = scipy.linalg.qr(start, mode="economic")[0], np.zeros((n, 0))
     latest, used = basis, 0

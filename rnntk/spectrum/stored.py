@@ -20,6 +20,7 @@ from rnntk.linalg.tiles import multiply
 from rnntk.storage import StoredMatrix
 from rnntk.tiling.executors import on_executor
 
+_TOLERANCE = 1e-5  # of Lanczos on the inverse: its square is the error of the estimate
 _SCALES = 2.0**-400, 2.0**400  # magnitudes at which no product over- or underflows
 
 
@@ -144,7 +145,7 @@ def enclose(
     unit = n * float(enclosure.ROUNDOFF) * float(norm)
 
     first = _completed(K, folder, -unit, unit, run, "estimate")
-    inverse = block_lanczos.largest(first.solve, n, 1, 1e-6)
+    inverse = block_lanczos.largest(first.solve, n, 1, _TOLERANCE)
     estimate = 1 / float(inverse.values[0]) + first.shift
     second = _completed(K, folder, estimate - unit, unit, run, "proof")
     error = enclosure.completion_error(found.diagonal - second.shift)

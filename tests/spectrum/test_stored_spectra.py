@@ -1,6 +1,8 @@
 """The ends of spectra of kernels on disk: proved intervals, agreement with those in memory."""
 
 import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import mpmath
 import numpy as np
@@ -82,6 +84,9 @@ def test_agrees_with_the_methods_in_memory(tmp_path, x64, dtype):
     largest = rnntk.spectrum.largest_eigenvalues(K, 4)
     np.testing.assert_allclose(largest.values, values[:4], rtol=1e-12)
     assert rnntk.spectrum.min_eigenvalue(K).method == "dense"
+    there = pickle.loads(pickle.dumps(K))  # as other processes get it
+    with ThreadPoolExecutor(2) as pool:
+        assert rnntk.spectrum.min_eigenvalue(there, "tiles", executor=pool) == tiles
 
 
 def test_summary_of_what_does_not_fit(tmp_path, x64, monkeypatch):
