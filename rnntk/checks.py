@@ -117,6 +117,7 @@ def check_tokens(x: ArrayLike, name: str = "x") -> Float[Array, "n t d"]:
 def check_lengths(lengths: ArrayLike, shape: tuple[int, ...], name: str) -> Int[Array, " n"]:
     """Return ``lengths`` as (n,) integers between 1 and the number of steps of ``shape``."""
     n, t = shape[:2]
+    refuse_masked(name, lengths)
     if np.shape(lengths) != (n,):
         raise ValueError(
             f"{name} must hold one length per sequence, shape ({n},), got {np.shape(lengths)}."

@@ -79,4 +79,6 @@ def _labels(
     outputs: int | None,
 ) -> Float[np.ndarray, "n *s o"]:
     found, _ = labels.check(rnn, LOSSES["squared"], y, x, lengths, outputs)
+    if not np.asarray(found).any():
+        raise ValueError("y must not be zero throughout: distances are measured in units of it.")
     return np.asarray(found, np.float64)

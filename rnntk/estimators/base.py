@@ -10,9 +10,11 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 
 from rnntk import sequences
+from rnntk.checks import refuse_masked
 from rnntk.network.elman import ElmanRNN
 from rnntk.predict.sequence_kernel import KINDS
 
+_DTYPES = [np.float64, np.float32]
 NETWORK = (
     *("activation", "w_std", "u_std", "b_std", "v_std", "readout", "depth", "bidirectional"),
     *("input_scaling", "initial_state", "initial_state_std", "trainable"),
@@ -21,6 +23,9 @@ NETWORK = (
 
 class SequenceEstimator(BaseEstimator):
     """Reads sequences in any of the usual layouts, and builds the network from its parameters."""
+
+    _flat: bool
+    _token_size: int
 
     def _network(self) -> ElmanRNN:
         return ElmanRNN(**{name: getattr(self, name) for name in NETWORK})
@@ -31,6 +36,9 @@ class SequenceEstimator(BaseEstimator):
 
     def _read(self, X: Any, lengths: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """Tokens (n, t, d) and lengths; ``reset`` in fit, which also learns the token size."""
+        refuse_masked("X", X)
+        if getattr(X, "dtype", None) is np.dtype(object) and X.ndim == 1:
+            X = list(X)
         if is_ragged(X):
             if lengths is not None:
                 raise ValueError("lengths must be None for a list of sequences, which have theirs.")
@@ -38,35 +46,28 @@ class SequenceEstimator(BaseEstimator):
             X, lengths = np.asarray(padded), np.asarray(counts)
         elif not hasattr(X, "shape"):
             X = np.asarray(X)
-        if len(X.shape) == 3:
-            X = check_array(X, dtype=[np.float64, np.float32], allow_nd=True)
-            self._check_tokens(X.shape[2], reset)
+        flat = len(X.shape) != 3
+        if not flat:
+            X = check_array(X, dtype=_DTYPES, allow_nd=True)
+        elif reset or self._flat:  # columns are features to scikit-learn
+            X = validate_data(self, X, reset=reset, dtype=_DTYPES)[:, :, None]
         else:
-            X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32])
-            X = X[:, :, None]
-            if not reset and not getattr(self, "_one_channel", True):
-                raise ValueError(
-                    f"X must have shape (sequences, steps, {self.n_features_in_}) as in fit, got "
-                    f"{X.shape[:2]}."
-                )
+            X = check_array(X, dtype=_DTYPES)[:, :, None]
         if reset:
-            self._one_channel = X.shape[2] == 1
+            self._flat, self._token_size = flat, X.shape[2]
             self._dtype = jax.dtypes.canonicalize_dtype(X.dtype)  # float32 where x64 is off
-        return X.astype(self._dtype), lengths
-
-    def _check_tokens(self, size: int, reset: bool) -> None:
-        """``n_features_in_`` is the token size where there is an axis of tokens."""
-        if reset:
-            self.n_features_in_ = size
-        elif size != self.n_features_in_:
+            if not flat:
+                self.n_features_in_ = X.shape[2]
+        elif X.shape[2] != self._token_size:
+            shape = X.shape[:2] if flat else X.shape
             raise ValueError(
-                f"X has {size} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input: the token size must be that of fit."
+                f"X must have shape (sequences, steps, {self._token_size}), the token size of fit, got {shape}."
             )
+        return X.astype(self._dtype), lengths
 
     def _square(self, X: Any) -> np.ndarray:
         """A precomputed train kernel."""
-        X = validate_data(self, X, reset=True, dtype=[np.float64, np.float32])
+        X = validate_data(self, X, reset=True, dtype=_DTYPES)
         if X.shape[0] != X.shape[1]:
             raise ValueError(
                 f"X must be a square kernel matrix for kernel='precomputed', got {X.shape}."
@@ -75,7 +76,7 @@ class SequenceEstimator(BaseEstimator):
 
     def _cross(self, X: Any) -> np.ndarray:
         """A precomputed kernel of new sequences with the training ones."""
-        return validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        return validate_data(self, X, reset=False, dtype=_DTYPES)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -11,6 +11,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from rnntk.checks import refuse_masked
 from rnntk.estimators.base import KINDS, SequenceEstimator
 from rnntk.network.elman import GROUPS
 from rnntk.predict import KernelClassifier, fit
@@ -25,9 +26,10 @@ class RNTKClassifier(ClassifierMixin, SequenceEstimator):
 
     Input: arrays (n, t, d); (n, t), read as sequences of t steps of one channel; or lists of
     sequences of different lengths, (t_i, d) or (t_i,). ``lengths`` says how many steps of each
-    row of an array exist; it is metadata that meta-estimators can route
-    (``set_fit_request(lengths=True)``). The kernel has the dtype of X, float32 where JAX's x64 is
-    off.
+    row of an array exist; it is metadata that meta-estimators route to each method that asks for
+    it (``set_fit_request(lengths=True)``, ``set_predict_request``,
+    ``set_score_request``). The kernel has the dtype of X, float32 where JAX's
+    x64 is off.
 
     Args:
         activation: of the network; this and the next eleven as in :class:`rnntk.ElmanRNN`, with a
@@ -117,6 +119,7 @@ class RNTKClassifier(ClassifierMixin, SequenceEstimator):
             raise ValueError(f"classifier must be one of {CLASSIFIERS}, got {self.classifier!r}.")
         if y is None:
             raise ValueError("RNTKClassifier requires y to be passed, but the target y is None.")
+        refuse_masked("y", y)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)

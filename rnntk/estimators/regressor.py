@@ -9,6 +9,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from rnntk.checks import refuse_masked
 from rnntk.estimators.base import KINDS, SequenceEstimator
 from rnntk.network.elman import GROUPS
 from rnntk.predict import KernelRegression, fit
@@ -19,9 +20,10 @@ class RNTKRegressor(RegressorMixin, SequenceEstimator):
 
     Input: arrays (n, t, d); (n, t), read as sequences of t steps of one channel; or lists of
     sequences of different lengths, (t_i, d) or (t_i,). ``lengths`` says how many steps of each
-    row of an array exist; it is metadata that meta-estimators can route
-    (``set_fit_request(lengths=True)``). The kernel has the dtype of X, float32 where JAX's x64 is
-    off.
+    row of an array exist; it is metadata that meta-estimators route to each method that asks for
+    it (``set_fit_request(lengths=True)``, ``set_predict_request``,
+    ``set_score_request``). The kernel has the dtype of X, float32 where JAX's
+    x64 is off.
 
     Args:
         activation: of the network; this and the next eleven as in :class:`rnntk.ElmanRNN`, with a
@@ -100,6 +102,7 @@ class RNTKRegressor(RegressorMixin, SequenceEstimator):
         self._check_kernel((*KINDS, "precomputed"))
         if y is None:
             raise ValueError("RNTKRegressor requires y to be passed, but the target y is None.")
+        refuse_masked("y", y)
         y = check_targets(y)
         if self.kernel == "precomputed":
             matrix = self._square(X)

@@ -23,9 +23,10 @@ class RNTKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sequenc
 
     Input: arrays (n, t, d); (n, t), read as sequences of t steps of one channel; or lists of
     sequences of different lengths, (t_i, d) or (t_i,). ``lengths`` says how many steps of each
-    row of an array exist; it is metadata that meta-estimators can route
-    (``set_fit_request(lengths=True)``). The kernel has the dtype of X, float32 where JAX's x64 is
-    off.
+    row of an array exist; it is metadata that meta-estimators route to each method that asks for
+    it (``set_fit_request(lengths=True)``, and
+    ``set_transform_request``). The kernel has the dtype of X, float32 where JAX's
+    x64 is off.
 
     Args:
         activation: of the network; this and the next eleven as in :class:`rnntk.ElmanRNN`, with a
@@ -98,6 +99,8 @@ class RNTKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sequenc
         if self.n_components < 1:
             raise ValueError(f"n_components must be at least 1, got {self.n_components}.")
         kernel = SequenceKernel.of(self._network(), x, counts, self.kernel)
+        if not kernel.diagonal.any():
+            raise ValueError("X must not be zero throughout, as the kernel is: it has no features.")
         # pivots below the rounding of the kernel's own dtype would be noise
         part = pivoted_cholesky(
             kernel.columns,
@@ -112,6 +115,10 @@ class RNTKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sequenc
         self.kernel_ = kernel.at(part.pivots)
         self._n_features_out = len(part.pivots)
         return self
+
+    def fit_transform(self, X: Any, y: Any = None, lengths: Any = None) -> np.ndarray:
+        """Features of the sequences that the landmarks are chosen among, (n, components)."""
+        return self.fit(X, y, lengths).transform(X, lengths)
 
     def transform(self, X: Any, lengths: Any = None) -> np.ndarray:
         """Features, (n, components), in the dtype of X."""

@@ -13,6 +13,7 @@ def check_cross(
     kernel_test_train: ArrayLike, n: int, name: str = "kernel_test_train"
 ) -> Float[np.ndarray, "n_test n"]:
     """Return a kernel of new points with the ``n`` training points as float64."""
+    checks.refuse_masked(name, kernel_test_train)
     cross = np.asarray(kernel_test_train)
     if cross.ndim != 2 or cross.shape[1] != n:
         raise ValueError(
@@ -30,7 +31,11 @@ def check_cross(
 
 def check_times(time: Any, name: str, remedy: str = "") -> Float[np.ndarray, "*k"]:
     """Return one time or an ascending vector of times as float64."""
-    times = np.asarray(time, np.float64)
+    checks.refuse_masked(name, time)
+    given = np.asarray(time)
+    if not (np.issubdtype(given.dtype, np.integer) or np.issubdtype(given.dtype, np.floating)):
+        raise TypeError(f"{name} must be real numbers, got {time!r}.")
+    times = given.astype(np.float64)
     if times.ndim > 1 or times.size == 0:
         raise ValueError(f"{name} must be one number or a vector, got shape {times.shape}.")
     if not np.isfinite(times).all() or (times < 0).any():

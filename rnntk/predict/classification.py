@@ -11,6 +11,7 @@ import scipy.special
 from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
+from rnntk import checks
 from rnntk.linalg import matrices
 from rnntk.predict.arguments import check_cross
 from rnntk.predict.regression import KernelRegression
@@ -151,6 +152,7 @@ class KernelClassifier:
 
 def check_classes(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The distinct labels, and which of them each point has."""
+    checks.refuse_masked("labels", labels)
     given = np.asarray(labels)
     if given.shape != (n,):
         raise ValueError(

@@ -86,7 +86,8 @@ def gradient_descent(
             coefficients = _iterate(problem, LOSSES[loss], counts.ravel(), step_size, momentum)
             outputs = problem.outputs(coefficients, counts)
     if not np.isfinite(outputs).all():
-        stable = 2 * (1 + momentum) * len(values) / (float(values[-1]) * LOSSES[loss].curvature)
+        curvature = max(float(values[-1]), 0.0) * LOSSES[loss].curvature
+        stable = 2 * (1 + momentum) * len(values) / curvature if curvature else np.inf
         raise FloatingPointError(
             f"Gradient descent with step_size={step_size:.6g} left the range of float64; steps up "
             f"to largest_stable_step, {stable:.6g}, do not diverge."

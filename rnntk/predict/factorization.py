@@ -71,6 +71,15 @@ def resolution(matrix: Float[np.ndarray, "n n"], kernel: ArrayLike) -> float:
     return matrices.resolution(len(matrix), matrices.size_of(matrix), dtype)
 
 
+def refuse_indefinite(smallest: float, rounding: float) -> None:
+    """Refuse a kernel one of whose eigenvalues is at most ``smallest``."""
+    if smallest < -rounding:
+        raise ValueError(
+            f"kernel must be positive semidefinite, got an eigenvalue of {smallest:.3g} or less, "
+            f"where rounding explains {-rounding:.3g}."
+        )
+
+
 def factorize(matrix: Float[np.ndarray, "n n"], ridge: float, rounding: float) -> Factorization:
     """Factorize matrix + ridge I.
 
@@ -83,6 +92,7 @@ def factorize(matrix: Float[np.ndarray, "n n"], ridge: float, rounding: float) -
     try:
         factor = scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
     except np.linalg.LinAlgError:
+        refuse_indefinite(float(scipy.linalg.eigvalsh(matrix, subset_by_index=[0, 0])[0]), rounding)
         raise ValueError(
             f"kernel + ridge I is not positive definite with ridge={ridge:.3g}" + _REMEDY
         ) from None
@@ -93,6 +103,8 @@ def factorize(matrix: Float[np.ndarray, "n n"], ridge: float, rounding: float) -
         return scipy.linalg.cho_solve((factor, True), v, check_finite=False)
 
     smallest = 1 / float(lanczos.ritz(inverse, n, -1, _TOLERANCE)[0][-1])
+    # a Ritz value of the inverse is below its largest eigenvalue, so this is above the smallest
+    refuse_indefinite(smallest - ridge, rounding)
     if not smallest > rounding:
         raise ValueError(
             f"kernel + ridge I is singular to rounding with ridge={ridge:.3g}: its smallest "

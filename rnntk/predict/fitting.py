@@ -237,6 +237,8 @@ def _nystrom(
     kernel: SequenceKernel, labels: np.ndarray, ridge: float, rank: int, seed: int, reason: str
 ) -> SequenceRegression:
     """Ridge regression on Nystrom features, by least squares."""
+    if not kernel.diagonal.any():
+        raise ValueError("x must not be zero throughout, as the kernel is: nothing has features.")
     part = pivoted_cholesky(kernel.columns, kernel.diagonal, rank, seed)
     width = part.factor.shape[1]
     y = labels.reshape(len(labels), -1)

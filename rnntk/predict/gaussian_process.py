@@ -101,7 +101,8 @@ class GaussianProcess:
             array([0.5, 0.5])
         """
         cross = check_cross(kernel_test_train, len(self.coefficients))
-        variances = np.asarray(prior, np.float64)
+        checks.refuse_masked("prior", prior)
+        variances = checks.check_values(np.asarray(prior), "prior")
         if variances.shape != (len(cross),) or not np.isfinite(variances).all():
             raise ValueError(
                 f"prior must hold a finite variance for each of the {len(cross)} new points, got "

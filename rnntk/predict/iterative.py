@@ -108,6 +108,12 @@ def solve(
             state = _run(product, precondition, state, y, tolerance, record, bar)
             solution, steps = state.solution, state.steps
             residual = _relative(y - product(solution), y)
+            # the residual that the steps carried along is free of what rounding did to them
+            if residual.max() > 2 * tolerance:
+                raise FloatingPointError(
+                    f"the system is too ill-conditioned for tolerance={tolerance:.1e}: the "
+                    f"residual stays at {residual.max():.1e}. Raise the ridge or the tolerance."
+                )
         else:
             solution, residual, steps = _refine(product, precondition, y, tolerance, record, bar)
     return Solution(solution, residual, steps, product.passes, part.factor.shape[1])
@@ -154,7 +160,7 @@ def _refine(
         left = y if record.refined is None else record.left
         size = float(_relative(left, y).max())
         state = state or begin(left, precondition)
-        goal = max(_INNER, min(0.3 * tolerance / size, 0.1))
+        goal = max(_INNER, min(0.3 * tolerance / size, 0.1)) if size > 0 else _INNER
         state = _run(stored, precondition, state, left, goal, record, bar)
         before = 0.0 if record.refined is None else record.refined
         solution = before + state.solution

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Real
 from rnntk import checks
 from rnntk.linalg import matrices
 from rnntk.predict.arguments import check_ridge
-from rnntk.predict.factorization import resolution
+from rnntk.predict.factorization import refuse_indefinite, resolution
 
 CRITERIA = ("leave_one_out", "marginal_likelihood")
 RELATIVE = np.logspace(-8, 2, 21)
@@ -94,6 +94,7 @@ def ridge_path(
             raise ValueError("ridges must hold at least one number, got none.")
     values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
     rounding = resolution(matrix, kernel)
+    refuse_indefinite(float(values[0]), rounding)
     resolved = values[0] + grid > rounding
     if not resolved.any():
         raise ValueError(

@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int
 
-from rnntk import sequences
+from rnntk import checks, sequences
 from rnntk.network.elman import ElmanRNN
 from rnntk.train.losses import Loss
 
@@ -91,6 +91,7 @@ def _of_kind(
 
 
 def _values(y: ArrayLike) -> np.ndarray:
+    checks.refuse_masked("y", y)
     labels = np.array(y)
     if not (np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)):
         raise TypeError(f"y must be real numbers, got {labels.dtype}.")

@@ -83,8 +83,18 @@ def mean(
     labels: Array,
     real: Bool[Array, "b t"] | None,
 ) -> Float[Array, ""]:
-    """The loss of a batch; ``real`` is False at padded steps, whose losses do not count."""
+    """The loss of a batch; ``real`` is False at padded steps, whose losses do not count.
+
+    Raises:
+        ValueError: for values of another shape, as labels that broadcast would make.
+    """
     values = loss.values(outputs, labels)
+    if values.shape not in (outputs.shape, outputs.shape[:-1]):
+        raise ValueError(
+            f"loss must give a value for each output, shape {outputs.shape}, or for each row of "
+            f"outputs, shape {outputs.shape[:-1]}, of outputs {outputs.shape} and labels "
+            f"{labels.shape}; {loss.name!r} gives shape {values.shape}."
+        )
     if real is not None:
         values = jnp.where(real.reshape(real.shape + (1,) * (values.ndim - 2)), values, 0)
     return values.sum() / len(outputs)

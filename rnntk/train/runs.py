@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from rnntk import checkpoint
 from rnntk.files import fingerprint
+from rnntk.network.description import describe
 from rnntk.network.elman import Params
 from rnntk.train import descent
 from rnntk.train.descent import Batch, Member, Recipe
@@ -270,13 +271,11 @@ def _resumed(path: Path, configuration: dict[str, str], now: Progress) -> Progre
 def _configuration(task: Task, numbers: range) -> dict[str, str]:
     """What must be the same for a run to go on."""
     rnn, recipe = task.model.rnn, task.recipe
-    stds = {name: float(getattr(rnn, name)) for name in ("w_std", "u_std", "b_std", "v_std")}
     stored = task.streams is None
     state = jax.eval_shape(lambda: recipe.updates(1.0).init({"W": jnp.zeros(1)}))
     return {
-        "rnn": f"{type(task.function).__name__}, {rnn.phi.name}, {stds}, readout {rnn.readout}, "
-        f"depth {rnn.depth}, bidirectional {rnn.bidirectional}, input {rnn.input_scaling}, "
-        f"initial state {rnn.initial_state} {rnn.initial_state_std}, trainable {rnn.trainable}",
+        "function": type(task.function).__name__,
+        **{name: str(value) for name, value in describe(rnn).items()},
         "key": str(np.asarray(jax.random.key_data(task.key)).tolist()),
         "networks": str(list(numbers)),
         "width and outputs": str(task.sizes),

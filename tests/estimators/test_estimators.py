@@ -109,6 +109,28 @@ def test_ragged_lists_are_arrays_with_lengths_and_2d_is_one_channel(x64, estimat
     np.testing.assert_allclose(outcome(words), outcome(channel, lengths=lengths), atol=1e-10)
 
 
+def test_features_of_the_training_sequences_know_their_lengths(x64):
+    X, _ = data(12)
+    lengths = np.array([5, 3, 1, 4, 2, 5, 5, 3, 2, 4, 5, 1])
+    model = RNTKTransformer(n_components=6)
+    once = model.fit_transform(X, lengths=lengths)
+    np.testing.assert_array_equal(once, model.fit(X, lengths=lengths).transform(X, lengths=lengths))
+    assert np.abs(once - model.fit_transform(X)).max() > 1e-3
+
+
+def test_layouts_of_one_channel_follow_each_other(x64):
+    X, y = data(12)
+    words = [row[:length, 0] for row, length in zip(X, np.arange(12) % 5 + 1, strict=True)]
+    model = RNTKRegressor(ridge=0.1).fit(words, y)
+    one, two = X[:3, :, 0], X[:3, :, :1]
+    boxed = np.empty(3, object)
+    boxed[:] = list(one)
+    for same in (one, list(one), boxed):
+        np.testing.assert_array_equal(model.predict(same), model.predict(two))
+    flat = RNTKRegressor(ridge=0.1).fit(X[:, :, 0], y)
+    np.testing.assert_array_equal(flat.predict(two), flat.predict(one))
+
+
 def test_lengths_are_routed():
     X, y = data()
     lengths = np.random.default_rng(1).integers(1, 6, 40)
@@ -195,7 +217,7 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="n_components must be at least 1, got 0"):
         RNTKTransformer(n_components=0).fit(X)
     fitted = RNTKRegressor().fit(X, y)
-    with pytest.raises(ValueError, match="the token size must be that of fit"):
+    with pytest.raises(ValueError, match="the token size of fit"):
         fitted.predict(X[:, :, :1])
     with pytest.raises(ValueError, match="lengths must be None for a list of sequences"):
         fitted.predict([X[0], X[1][:2]], lengths=np.array([5, 2]))

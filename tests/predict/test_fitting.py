@@ -137,6 +137,20 @@ def test_single_precision_that_does_not_suffice_says_so(x64):
         fit(RNNS["erf"], x, y, 0.0, method="float32", rank=10)
 
 
+def test_steps_that_rounding_stops_say_so(x64):
+    x, y = data(8)
+    with pytest.raises(FloatingPointError, match="too ill-conditioned for tolerance=1.0e-08"):
+        fit(RNNS["relu"], np.repeat(x[:4], 2, axis=0), y, 1e-12, method="matrix-free")
+
+
+def test_zero_labels_and_zero_kernels(x64):
+    x, y = data(8)
+    found = fit(RNNS["relu"], x, 0 * y, 1.0, method="float32")
+    assert not found.coefficients.any()
+    with pytest.raises(ValueError, match="x must not be zero throughout"):
+        fit(rnntk.ElmanRNN(), 0 * x, y, 1.0, method="nystrom")
+
+
 def test_steps_go_on_from_a_checkpoint_to_the_same_numbers(x64, small_tiles, tmp_path):
     x, y = data()
     for method in ("matrix-free", "float32"):

@@ -67,7 +67,16 @@ SINGULAR = np.ones((3, 3))
 NEARLY = np.array([[1.0, 1 - 1e-6], [1 - 1e-6, 1.0]])
 
 
-@pytest.mark.parametrize("kernel", [SINGULAR, -np.eye(3), np.diag([1.0, -1e-3]), np.zeros((2, 2))])
+@pytest.mark.parametrize("kernel", [-np.eye(3), np.diag([1.0, -1e-3])])
+@pytest.mark.parametrize("ridge", [0.0, 2.0])
+def test_an_indefinite_kernel_is_refused_whatever_the_ridge(kernel, ridge):
+    with pytest.raises(ValueError, match=r"kernel must be positive semidefinite, got .* of -(1|0)"):
+        KernelRegression(kernel, np.ones(len(kernel)), ridge)
+    with pytest.raises(ValueError, match="kernel must be positive semidefinite"):
+        ridge_path(kernel, np.ones(len(kernel)), np.array([ridge]))
+
+
+@pytest.mark.parametrize("kernel", [SINGULAR, np.zeros((2, 2))])
 def test_a_kernel_that_is_not_positive_definite_is_refused_with_the_remedy(kernel):
     y = np.ones(len(kernel))
     with pytest.raises(ValueError, match=r"(not positive definite|singular).*larger ridge"):

@@ -191,8 +191,8 @@ def test_a_checkpoint_of_another_run_is_named(tmp_path):
     changes = {
         "learning_rate": ({"learning_rate": 0.03}, "learning_rate was 0.0199.* and is 0.0299"),
         "data": ({"y": y + 1}, "data was"),
-        "rnn": ({"rnn": ElmanRNN("erf")}, "rnn was ElmanRNN, relu.* and is ElmanRNN, erf"),
-        "kind": ({"rnn": linearize(ElmanRNN())}, "rnn was ElmanRNN.* and is Linearized"),
+        "rnn": ({"rnn": ElmanRNN("erf")}, "activation was relu.* and is erf"),
+        "kind": ({"rnn": linearize(ElmanRNN())}, "function was ElmanRNN, and is Linearized"),
         "key": ({"key": jax.random.key(6)}, "key was"),
         "loss": ({"loss": "huber"}, "loss was squared, and is huber"),
     }
@@ -200,6 +200,10 @@ def test_a_checkpoint_of_another_run_is_named(tmp_path):
         arguments = {"rnn": ElmanRNN(), "key": KEY, "x": x, "y": y} | settings | change
         with pytest.raises(ValueError, match=f"checkpoint .*run is of other work: {message}"):
             fit(**arguments)
+    other = tmp_path / "lambda"
+    fit(ElmanRNN(lambda z: jnp.tanh(z)), KEY, x, y, **settings | {"checkpoint": other})
+    with pytest.raises(ValueError, match="activation was <lambda>"):  # told by its values
+        fit(ElmanRNN(lambda z: jnp.sin(z)), KEY, x, y, **settings | {"checkpoint": other})
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="checkpoint must be a file that this wrote"):
         fit(ElmanRNN(), KEY, x, y, **settings)

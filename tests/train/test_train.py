@@ -322,6 +322,25 @@ def test_bad_input_is_named(changes, error, message):
         fit(**settings)
 
 
+@pytest.mark.parametrize(
+    ("loss", "y"),
+    [
+        (lambda f, y: (f - y) ** 2 / 2, np.array([1, -1] * (N // 2))),  # broadcasts to (N, N)
+        (lambda f, y: jnp.mean((f - y) ** 2) / 2, np.ones((N, 1))),
+    ],
+)
+def test_a_loss_of_another_shape_is_named(loss, y):
+    settings = {"width": 8, "learning_rate": 0.01, "steps": 1, "batch_size": None}
+    with pytest.raises(ValueError, match=r"loss must give a value for each output, shape \(\d+, 1"):
+        fit(ElmanRNN(), jax.random.key(0), tokens(), y, loss=loss, output_dim=1, **settings)
+
+
+def test_masked_labels_are_refused():
+    y = np.ma.masked_invalid(np.r_[np.nan, np.ones(N - 1)])
+    with pytest.raises(ValueError, match="y must have no masked entries"):
+        fit(ElmanRNN(), jax.random.key(0), tokens(), y, width=8, learning_rate=0.01, steps=1)
+
+
 def test_predicting_for_other_tokens_is_named():
     trained = fit(ElmanRNN(), KEY, tokens(), labels(N), **SMALL)
     with pytest.raises(ValueError, match="tokens of size 2"):
