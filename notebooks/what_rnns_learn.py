@@ -113,6 +113,8 @@ for (name, eps), marker in zip(settings.items(), "os", strict=True):
         label=name,
     )
 ax.set_xscale("log")
+ax.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+ax.xaxis.set_minor_locator(plt.NullLocator())
 ax.set_yscale("log")
 ax.set_xlabel("length $L$")
 ax.set_ylabel("samples")
