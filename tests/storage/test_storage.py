@@ -407,6 +407,19 @@ def test_damage_is_found_and_mended(tmp_path, count, damage, place):
         np.testing.assert_array_equal(getattr(mended, kind), expected)
 
 
+@pytest.mark.parametrize("place", ["ntk/c/2/1", "nngp/c/1/2"])
+def test_a_tile_counts_as_missing_if_any_of_its_chunks_does(tmp_path, count, place):
+    x, out = draw(40), tmp_path / "k.zarr"
+    whole = infinite_kernel(ElmanRNN(), x, out=out, tile=16)
+    before = np.asarray(whole.ntk)
+    (out / place).unlink()
+    assert whole.missing() == [(1, 2)]
+    count.clear()
+    np.testing.assert_array_equal(infinite_kernel(ElmanRNN(), x, out=out, tile=16).ntk, before)
+    assert count == [(1, 2)]
+    assert (out / place).is_file()
+
+
 def test_damaged_tokens_are_never_computed_with(tmp_path):
     x, out = draw(40), tmp_path / "k.zarr"
     infinite_kernel(ElmanRNN(), x, out=out, tile=16)
