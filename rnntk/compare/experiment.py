@@ -220,15 +220,18 @@ class _Run:
     ) -> Float[np.ndarray, "k n *s o"]:
         p = self.problem
         params = jax.tree.map(lambda leaf: leaf[network], trained.initial_params)
-        kernel = empirical_kernel(
-            self.rnn,
-            params,
-            p.x,
-            p.x[: len(p.y)],
-            lengths1=p.lengths,
-            lengths2=p.train_lengths,
-            outputs="full",  # which outputs share at infinite width only
-        )
+        try:
+            kernel = empirical_kernel(
+                self.rnn,
+                params,
+                p.x,
+                p.x[: len(p.y)],
+                lengths1=p.lengths,
+                lengths2=p.train_lengths,
+                outputs="full",  # which outputs share at infinite width only
+            )
+        except FloatingPointError:  # it overflows, of one network among others
+            return np.full((len(times), len(p.x), *p.y.shape[1:]), np.nan)
         return flow(np.asarray(kernel.ntk), p.y, times)
 
     def _columns(

@@ -68,8 +68,8 @@ class Measures:
 
         def size(group: str, tree: Any) -> Array:
             leaves = jax.tree_util.tree_leaves_with_path(tree)
-            chosen = [v for path, v in leaves if getattr(path[-1], "key", None) == group]
-            return jnp.sqrt(sum((jnp.square(v).sum() for v in chosen), jnp.zeros(())))
+            chosen = [v.ravel() for path, v in leaves if getattr(path[-1], "key", None) == group]
+            return jnp.linalg.norm(jnp.concatenate(chosen))
 
         change = jax.tree.map(jnp.subtract, params, initial)
         return jnp.stack([size(g, change) / size(g, initial) for g in self.rnn.trainable])

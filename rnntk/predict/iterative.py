@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from rnntk import checkpoint
 from rnntk.files import fingerprint
 from rnntk.linalg.conjugate_gradients import Iterate, LowRankPreconditioner, begin, iterate
 from rnntk.linalg.pivoted_cholesky import pivoted_cholesky
-from rnntk.predict import checkpoint
 from rnntk.predict.sequence_kernel import BLOCK, SequenceKernel, multiply
 
 _INNER = 1e-4  # what one solve in single precision gains before it is refined
@@ -90,10 +90,16 @@ def solve(
     precondition = LowRankPreconditioner.of(part, ridge)
     record = _Record(
         path,
-        fingerprint(
-            *(kernel.x, kernel.lengths, kernel.rnn, kernel.kind),
-            *(y, ridge, method, tolerance, rank, seed, BLOCK),
-        ),
+        {
+            "x": fingerprint(kernel.x, kernel.lengths),
+            "y": fingerprint(y),
+            "rnn": repr(kernel.rnn),
+            "kernel": kernel.kind,
+            "ridge": repr(ridge),
+            "method": method,
+            "tolerance": repr(tolerance),
+            "preconditioner": repr((rank, seed, BLOCK)),
+        },
     )
     with tqdm(total=kernel.tile_count, desc="kernel", disable=not progress) as bar:
         product = _Counted(kernel, ridge, bar)
@@ -168,14 +174,14 @@ def _refine(
 class _Record:
     """The checkpoint of a solve, if one is wanted, and the refinement that it belongs to."""
 
-    def __init__(self, path: Path | None, of: str) -> None:
-        self.path, self.of, self.steps = path, of, 0
+    def __init__(self, path: Path | None, problem: dict[str, str]) -> None:
+        self.path, self.problem, self.steps = path, problem, 0
         self.refined: Float[np.ndarray, "n o"] | None = None
         self.left: Float[np.ndarray, "n o"] = np.zeros((0, 0))
 
     def read(self) -> Iterate | None:
         """Where the solve was interrupted, or None."""
-        arrays = None if self.path is None else checkpoint.read(self.path, self.of)
+        arrays = None if self.path is None else checkpoint.load(self.path, self.problem)
         if arrays is None:
             return None
         self.steps = int(arrays["refined_steps"])
@@ -203,7 +209,7 @@ class _Record:
         }
         if self.refined is not None:
             arrays |= {"refined": self.refined, "left": self.left}
-        checkpoint.write(self.path, self.of, arrays)
+        checkpoint.save(self.path, self.problem, arrays)
 
 
 def _relative(residual: Float[np.ndarray, "n o"], y: Float[np.ndarray, "n o"]) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from rnntk.report import sections
+from rnntk.report import learning, sections
 from rnntk.report.results import Results
 from rnntk.report.words import number, table
 
@@ -38,7 +38,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Results, Mapping[str, str]], str] | Non
     "widths": ("Finite networks and the infinite-width kernel", sections.widths),
     "spectrum": ("The spectrum and its smallest eigenvalue", sections.spectrum),
     "predictions": ("What the kernel predicts", sections.predictions),
-    "training": ("What trained networks predict", sections.training),
+    "training": ("What trained networks predict", learning.training),
+    "comparison": ("How closely networks follow their kernels", learning.comparison),
 }
 
 

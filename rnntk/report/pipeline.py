@@ -19,7 +19,16 @@ from tqdm import tqdm
 
 import rnntk
 from rnntk.files import save_bytes
-from rnntk.report import kernels, page, predictions, problem, settings, spectra, training
+from rnntk.report import (
+    comparison,
+    kernels,
+    page,
+    predictions,
+    problem,
+    settings,
+    spectra,
+    training,
+)
 from rnntk.report.kernels import Arrays, Outcome
 from rnntk.report.problem import Problem
 from rnntk.report.results import Results
@@ -31,6 +40,7 @@ STAGES: dict[str, Callable[[Problem, Arrays, tqdm], Outcome]] = {
     "spectrum": spectra.spectrum,
     "predictions": predictions.predictions,
     "training": training.training,
+    "comparison": comparison.comparison,
 }
 NEEDED = "kernels"  # by all others
 

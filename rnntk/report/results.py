@@ -180,6 +180,47 @@ class Training:
     flow_final_loss: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Gap:
+    """One measure of how far networks are from their kernels, at the end of the training.
+
+    Attributes:
+        median: over the networks of each width that are finite; NaN where there is none.
+        slope: exponent of its power law in the width; None where it has none.
+        interval: of the slope, 95%, by bootstrap over the networks.
+    """
+
+    median: Float[np.ndarray, " w"]
+    slope: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Networks of several widths beside their kernels, from :func:`rnntk.compare.with_kernel`.
+
+    Attributes:
+        widths: of the networks.
+        seeds: networks of each width.
+        steps: updates.
+        batch_size: sequences of an update.
+        sequences: trained on, which the gaps are measured on.
+        learning_rate: of all; NaN where the kernel is beyond the range of float32, and nothing
+            was trained.
+        diverged: networks of each width that are not finite in the end.
+        gaps: by the name of the column.
+    """
+
+    widths: tuple[int, ...]
+    seeds: int
+    steps: int
+    batch_size: int
+    sequences: int
+    learning_rate: float = float("nan")
+    diverged: tuple[int, ...] = ()
+    gaps: dict[str, Gap] = field(default_factory=dict)
+
+
 @dataclass
 class Results:
     """A report, as far as it has come.
@@ -205,6 +246,7 @@ class Results:
     spectrum: Spectrum | None = None
     predictions: Predictions | None = None
     training: Training | None = None
+    comparison: Comparison | None = None
 
     def json(self) -> str:
         """What results.json holds."""

@@ -41,10 +41,7 @@ def training(problem: Problem, arrays: Arrays, bar: tqdm) -> Outcome:
     They are trained in float32: it is three times as fast, and rounding is far below the noise
     of the batches. A network that diverges, or whose kernel overflows, is counted and left out.
     """
-    settings = problem.settings
-    width = settings.width_train or max(
-        (w for w in settings.widths if w <= TRAINED_WIDTH), default=settings.widths[0]
-    )
+    settings, width = problem.settings, trained_width(problem)
     rates = np.full(settings.seeds, np.nan)
     diverged = np.zeros(settings.seeds, int)
     networks: list[_Network] = []
@@ -77,6 +74,13 @@ def training(problem: Problem, arrays: Arrays, bar: tqdm) -> Outcome:
         metric=problem.metric,
     )
     return _compared(problem, arrays, result, networks) if networks else Outcome(result, {}, {})
+
+
+def trained_width(problem: Problem) -> int:
+    """The width that was asked for, or the largest of the usual ones."""
+    settings = problem.settings
+    usual = (w for w in settings.widths if w <= TRAINED_WIDTH)
+    return settings.width_train or max(usual, default=settings.widths[0])
 
 
 def _rate(problem: Problem, width: int, seed: int) -> float:

@@ -25,6 +25,7 @@ from rnntk.linalg import enclosure, lanczos, matrices
 from rnntk.network.elman import STDS, ElmanRNN
 from rnntk.spectrum import ball_kernel
 
+# relative width of the interval at which a kernel's precision suffices
 _RTOL = 1e-6
 
 
@@ -111,8 +112,8 @@ def certify(
     x: Float[ArrayLike, "n t d"] | None = None,
     *,
     lengths: Int[ArrayLike, " n"] | None = None,
-    rtol: float = _RTOL,
-    max_bits: int = ball_kernel.MAX_BITS,
+    rtol: float | None = None,
+    max_bits: int | None = None,
 ) -> Certificate:
     r"""Enclose the smallest eigenvalue of an exact infinite-width NTK, or of a given matrix.
 
@@ -130,9 +131,10 @@ def certify(
         x: tokens, for a network only.
         lengths: steps of each sequence. The matrix of the ``"sequence"`` readout has one row for
             each step that exists, sequence after sequence.
-        rtol: relative width of the enclosure at which to stop, for a network only.
-        max_bits: precision at which to stop, likewise. A singular kernel, whose sequences are
-            linearly dependent without being equal, stops here, with the lower end 0.
+        rtol: relative width of the enclosure at which to stop, 1e-6 unless given; for a network
+            only, as the entries of a given matrix have one precision.
+        max_bits: precision at which to stop, 1024 unless given; likewise. A singular kernel, whose
+            sequences are linearly dependent without being equal, stops here, with the lower end 0.
 
     Returns:
         The certificate of a kernel, or of a given matrix as
@@ -152,17 +154,14 @@ def certify(
         True
     """
     if not isinstance(subject, ElmanRNN):
-        if (
-            x is not None
-            or lengths is not None
-            or (rtol, max_bits) != (_RTOL, ball_kernel.MAX_BITS)
-        ):
-            raise TypeError(
-                "x, lengths, rtol and max_bits go with a network, got some with a matrix."
-            )
+        given = {"x": x, "lengths": lengths, "rtol": rtol, "max_bits": max_bits}
+        if wrong := [name for name, value in given.items() if value is not None]:
+            raise TypeError(f"A matrix is certified as it stands, without {', '.join(wrong)}.")
         return _certify_matrix(subject)
     if x is None:
         raise TypeError("certify of a network needs x, its tokens (n, t, d).")
+    rtol = _RTOL if rtol is None else rtol
+    max_bits = ball_kernel.MAX_BITS if max_bits is None else max_bits
     if not 0 < rtol < 1:
         raise ValueError(f"rtol must lie between 0 and 1, got {rtol}.")
     if max_bits < ball_kernel.FIRST_BITS:

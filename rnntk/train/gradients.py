@@ -128,8 +128,10 @@ def _layer(
 
 def _outer(signals: Float[Array, "t n i"], reads: Float[Array, "t n j"]) -> Float[Array, "i j"]:
     """sum_s sum_n signal read^T, as few products; the factors of long ones leave a core's cache."""
-    t, n, _ = signals.shape
+    t, n, rows = signals.shape
     steps = max(1, tuning.PRODUCT_ROWS // n, -(-t // tuning.PRODUCTS))
+    if rows * reads.shape[-1] * signals.dtype.itemsize > tuning.PRODUCT_BYTES:
+        steps = t
     parts = []
     for start in range(0, t, steps):
         left, right = (v[start : start + steps].reshape(-1, v.shape[-1]) for v in (signals, reads))

@@ -15,9 +15,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
+from rnntk import checkpoint
 from rnntk.files import fingerprint
 from rnntk.network.elman import Params
-from rnntk.train import checkpoint, descent
+from rnntk.train import descent
 from rnntk.train.descent import Batch, Member, Recipe
 from rnntk.train.functions import Function, Model
 from rnntk.train.rates import stable_rate_of
@@ -106,13 +107,13 @@ def run(task: Task, numbers: range, path: Path | None, progress: bool) -> tuple[
                 now = _recorded(task, _advanced(task, now, batches, count))
                 bar.update(count)
                 if path is not None and time.monotonic() - saved > SAVE_SECONDS:
-                    checkpoint.save(path, configuration, _values(now))
+                    checkpoint.save(path, configuration, _arrays(now))
                     saved = time.monotonic()
             now = _last_checked(task, now)
         except KeyboardInterrupt:
             interrupted = True
     if path is not None:
-        checkpoint.save(path, configuration, _values(now))
+        checkpoint.save(path, configuration, _arrays(now))
     if stream is not None and not interrupted and now.done < (task.steps or 0):
         raise ValueError(
             f"x must yield a batch of {stream.batch_size} for each of the {task.steps} steps, got "
@@ -245,11 +246,18 @@ def _values(now: Progress) -> tuple[object, ...]:
     return states, now.losses, now.metrics, now.diverged, np.asarray(now.done)
 
 
+def _arrays(now: Progress) -> dict[str, np.ndarray]:
+    """The same, its leaves by number."""
+    return {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(_values(now)))}
+
+
 def _resumed(path: Path, configuration: dict[str, str], now: Progress) -> Progress:
     """Where the run of a checkpoint stood; the start if there is none."""
-    values = checkpoint.load(path, configuration, _values(now))
-    if values is None:
+    arrays = checkpoint.load(path, configuration)
+    if arrays is None:
         return now
+    leaves = [arrays[f"leaf{i}"] for i in range(len(arrays))]
+    values = jax.tree.unflatten(jax.tree.structure(_values(now)), leaves)
     states, losses, metrics, diverged, done = values
     (device,) = now.members[0].number.devices()
     members = [

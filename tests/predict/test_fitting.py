@@ -159,7 +159,7 @@ def test_steps_go_on_from_a_checkpoint_to_the_same_numbers(x64, small_tiles, tmp
         resumed = fit(RNNS["erf"], x, y, 0.01, checkpoint=path, **options)
         np.testing.assert_array_equal(resumed.coefficients, whole.coefficients)
         assert resumed.passes < whole.passes or method == "float32"
-        with pytest.raises(ValueError, match="belongs to another problem"):
+        with pytest.raises(ValueError, match=r"is of other work: ridge was 0\.01, and is 0\.02"):
             fit(RNNS["erf"], x, y, 0.02, checkpoint=path, **options)
 
 

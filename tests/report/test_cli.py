@@ -200,7 +200,7 @@ def test_ctrl_c_in_a_real_process(tmp_path):
         [sys.executable, "-c", code, "report", *arguments], stderr=subprocess.PIPE, text=True
     ) as process:
         seen = ""
-        while "4/5 predictions" not in seen:  # most stages are finished
+        while "4/6 predictions" not in seen:  # most stages are finished
             character = process.stderr.read(1)
             assert character, seen
             seen += character

@@ -198,10 +198,10 @@ def test_a_checkpoint_of_another_run_is_named(tmp_path):
     }
     for change, message in changes.values():
         arguments = {"rnn": ElmanRNN(), "key": KEY, "x": x, "y": y} | settings | change
-        with pytest.raises(ValueError, match=f"checkpoint .*run is of another run: {message}"):
+        with pytest.raises(ValueError, match=f"checkpoint .*run is of other work: {message}"):
             fit(**arguments)
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="checkpoint must be a file that fit has written"):
+    with pytest.raises(ValueError, match="checkpoint must be a file that this wrote"):
         fit(ElmanRNN(), KEY, x, y, **settings)
 
 
