@@ -121,14 +121,14 @@ def the_certificate():
 
 
 def test_verification_shares_no_code_with_the_library():
-    names = {
-        name
-        for path in Path(rnntk.verification.__file__).parent.glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in (
-            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-        )
-    }
+    folder = Path(rnntk.verification.__file__).parent
+    names = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names.add(node.module)
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+    names = {name for name in names if not name.startswith("rnntk.verification")}
     modules = {"collections.abc", "fractions", "math", "mpmath", "numpy", "tqdm", "typing"}
-    assert {name for name in names if not name.startswith("rnntk.verification.")} == modules
+    assert names == modules

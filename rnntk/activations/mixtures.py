@@ -62,7 +62,7 @@ class Mixture:
         x = jnp.asarray(rule.orders.astype(a.dtype))[:, None]
         weights = jnp.asarray((self.f * np.sqrt(rule.weights)).astype(a.dtype))[:, None]
         rows = weights * self.scales.rows(rule, a, self.gated)
-        first, squares = jnp.full_like(a, self.level), (std[None] * rows) ** 2  # no underflow
+        first, squares = jnp.full_like(a, self.level), (a[None] * rows) * rows  # no underflow
         slopes, states = jnp.zeros_like(rows), jnp.zeros_like(rows)
         if self.even:
             first = first + rows[0]

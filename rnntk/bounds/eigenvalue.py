@@ -83,8 +83,8 @@ def min_eigenvalue(
         rnn: the network.
         x: tokens, sequences of one length; float32 or float64.
         rigorous: round every value to the safe side: the kernel's entries are enclosed in ball
-            arithmetic, which needs python-flint (the extra ``certify``) and relu, leaky_relu, abs,
-            linear, erf, gelu, sin or cos. Otherwise they are computed in float64 from the kernel in
+            arithmetic, which needs python-flint (the extra ``certify``) and a leaky_relu or an
+            activation by name but elu. Otherwise they are computed in float64 from the kernel in
             the dtype of ``x``, with allowances for its rounding, n eps of the eigenvalues that
             enter, which are estimates.
 

@@ -1,6 +1,6 @@
 """Certificates proved anew, by arithmetic that shares nothing with what made them.
 
-No other part of this package and no ball arithmetic is used: kernels are evaluated again by
+No module of the rest of this package and no ball arithmetic is used: kernels are evaluated again by
 mpmath's intervals, in half-angles or by sums of whole numbers, pair by pair; eigenvalues are
 bounded by exact whole numbers of Python. docs/theory/spectrum.md has the two lemmas.
 """

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rnntk.verification import eigenvalues, entries, statement
+from rnntk.verification import eigenvalues, recursion, statement
 
 _PRECISIONS = (128, 256, 512, 1024, 2048)
 
@@ -52,14 +52,12 @@ def verify(certificate: Any) -> bool:
     if certificate.lower <= 0 and _has_equal_rows(certificate.network, tokens):
         return bool(certificate.upper >= 0)
     width = Fraction(certificate.upper) - Fraction(certificate.lower)
-    for bits in _PRECISIONS:
-        if bits < certificate.bits:
-            continue
-        middle, unit_of_entries, radius = entries.kernel(certificate.network, tokens, unit, bits)
-        if eigenvalues.proved(ends, middle, unit_of_entries, radius, bits, gram=True):
+    for bits in (bits for bits in _PRECISIONS if bits >= certificate.bits):
+        middle, step, radius = recursion.kernel(certificate.network, tokens, unit, bits)
+        if eigenvalues.proved(ends, middle, step, radius, bits, gram=True):
             return True
         # where the entries and the arithmetic know far more than is claimed, more proves nothing
-        largest = int(np.abs(middle).max()) * unit_of_entries
+        largest = int(np.abs(middle).max()) * step
         if radius < width / 2**64 and largest < width * 2 ** (bits // 2):
             return False
     return False

@@ -68,8 +68,16 @@ def relu_moments(a, b, c):
     return cov, (mpmath.pi - theta) / (2 * mpmath.pi)
 
 
+def abs_moments(a, b, c):
+    size = mpmath.sqrt(a * b)
+    turn = mpmath.asin(c / size)
+    return 2 / mpmath.pi * (mpmath.sqrt(a * b - c * c) + c * turn), 2 / mpmath.pi * turn
+
+
 EXACT = {
     "relu": relu_moments,
+    "abs": abs_moments,
+    "linear": lambda a, b, c: (c, mpmath.mpf(1)),
     "erf": erf_moments,
     "gelu": gelu_moments,
     "sin": sin_moments,

@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from rnntk import ElmanRNN, activations, infinite_kernel
+from rnntk import ElmanRNN, activations, empirical_kernel, infinite_kernel
 from rnntk.activations import arcs, sums
 
 FOLDER = Path(__file__).parents[1] / "oracles"
@@ -98,6 +98,29 @@ def test_default_networks_on_normal_tokens(name):
     kernel = infinite_kernel(ElmanRNN(name), x)
     assert np.isfinite(kernel.ntk).all()
     assert np.linalg.eigvalsh(kernel.ntk)[0] > 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tanh",
+        *(pytest.param(v, marks=pytest.mark.slow) for v in ("sigmoid", "softplus", "silu", "elu")),
+    ],
+)
+def test_wide_networks_at_large_variance(name):
+    """Mean of finite kernels, 4 standard errors; variances are 100 and more from the first step."""
+    rnn = ElmanRNN(name, w_std=1.5, u_std=6.0, b_std=2.0)
+    x = np.random.default_rng(1).standard_normal((3, 3, 4)).astype(np.float32)
+    exact = np.asarray(infinite_kernel(rnn, x).ntk)
+    kernels = [
+        np.asarray(
+            empirical_kernel(rnn, rnn.init(jax.random.key(i), input_dim=4, width=1024), x).ntk
+        )
+        for i in range(24)
+    ]
+    mean, error = np.mean(kernels, axis=0), np.std(kernels, axis=0, ddof=1) / np.sqrt(24)
+    assert (error < 0.05 * np.sqrt(np.outer(np.diagonal(exact), np.diagonal(exact)))).all()
+    assert (np.abs(mean - exact) < 4 * error).all()
 
 
 def sign_moments(a, b, rho):

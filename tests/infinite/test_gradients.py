@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rnntk import ElmanRNN, infinite_kernel
+from rnntk import ElmanRNN, activations, infinite_kernel
 
 ZERO_AND_ONE = ((((0.0,),)), (((1.0,),)))
 
@@ -38,3 +38,14 @@ def test_no_nan_inside_a_gradient(activation):
 
     with jax.debug_nans(True):
         assert jnp.isfinite(jax.grad(total)(1.0))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("activation", ["tanh", "erf", "gelu", "softplus"])
+def test_slope_of_the_variance_at_zero(activation):
+    # d/da E phi(sqrt(a) z)^2 = phi'(0)^2 + phi(0) phi''(0)
+    phi = activations.resolve(activation)
+    value, slope = phi.fn(jnp.asarray(0.0)), jax.grad(phi.fn)(0.0)
+    expected = slope**2 + value * jax.grad(jax.grad(phi.fn))(0.0)
+    found = jax.grad(lambda a: phi.variance(a[None])[0])(jnp.asarray(0.0))
+    assert found == pytest.approx(float(expected), rel=1e-11)

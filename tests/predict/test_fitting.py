@@ -139,13 +139,13 @@ def test_single_precision_that_does_not_suffice_says_so(x64):
 
 def test_steps_that_rounding_stops_say_so(x64):
     x, y = data(8)
-    with pytest.raises(FloatingPointError, match="too ill-conditioned for tolerance=1.0e-08"):
-        fit(RNNS["relu"], np.repeat(x[:4], 2, axis=0), y, 1e-12, method="matrix-free")
+    with pytest.raises(FloatingPointError, match=r"too ill-conditioned for tolerance=1\.0e-08"):
+        fit(rnntk.ElmanRNN(), np.repeat(x[:4], 2, axis=0), y, 1e-12, method="matrix-free")
 
 
 def test_zero_labels_and_zero_kernels(x64):
     x, y = data(8)
-    found = fit(RNNS["relu"], x, 0 * y, 1.0, method="float32")
+    found = fit(RNNS["erf"], x, 0 * y, 1.0, method="float32")
     assert not found.coefficients.any()
     with pytest.raises(ValueError, match="x must not be zero throughout"):
         fit(rnntk.ElmanRNN(), 0 * x, y, 1.0, method="nystrom")

@@ -13,7 +13,7 @@ from mpmath import iv
 
 import rnntk
 from rnntk import ElmanRNN, activations, bounds
-from rnntk.spectrum import certify
+from rnntk.spectrum import ball_kernel, certify
 from rnntk.verification import verify
 from rnntk.verification.logistic import Moments
 
@@ -209,6 +209,19 @@ def test_certificates_agree_with_eigenvalues_and_rigorous_bounds(name):
     assert found.rigorous
     assert max(found.lower.values()) <= certificate.upper
     assert min(found.upper.values()) >= certificate.lower
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_against_proved_entries(name):
+    rnn = ElmanRNN(name, b_std=0.3, trainable=("W", "U", "V"))
+    x = np.random.default_rng(5).standard_normal((4, 3, 2)) * [[[1.0]], [[1.0]], [[30.0]], [[1e-3]]]
+    lengths = np.array([3, 2, 3, 3])
+    entries = ball_kernel.ntk(rnn, x, lengths, 128)
+    expected = np.array([[float(v.mid()) for v in row] for row in entries])
+    got = np.asarray(rnntk.infinite_kernel(rnn, x, lengths1=lengths).ntk)
+    size = np.sqrt(np.outer(np.diagonal(expected), np.diagonal(expected)))
+    assert (np.abs(got - expected) <= 1e-12 * size).all()
 
 
 def test_near_duplicates_and_zeros():
