@@ -61,8 +61,8 @@ class SequenceEstimator(BaseEstimator):
         elif X.shape[2] != self._token_size:
             shape = X.shape[:2] if flat else X.shape
             raise ValueError(
-                f"X must have shape (sequences, steps, {self._token_size}), the token size of fit, got "
-                f"{shape}."
+                f"X must have shape (sequences, steps, {self._token_size}), the token size of "
+                f"fit, got {shape}."
             )
         return X.astype(self._dtype), lengths
 
