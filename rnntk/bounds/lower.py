@@ -27,7 +27,7 @@ class LayerDiagonals:
 
     slope: list[Vector] = field(default_factory=list)  # Kd_ii
     tangent: list[Vector] = field(default_factory=list)  # T_ii
-    drive: list[Vector] = field(default_factory=list)  # below the trained parts of L
+    drive: list[Vector] = field(default_factory=list)  # at most the trained part of L
     below: dict[str, list[tuple[Vector, Vector]]] = field(default_factory=dict)  # Kd and K, by kind
 
 

@@ -66,7 +66,7 @@ def _unrolled(one: Layers, two: Layers, grid: Grid) -> Float[Array, "n1 r1 n2 r2
 
 
 def _looped(one: Layers, two: Layers, grid: Grid) -> Float[Array, "n1 r1 n2 r2"]:
-    """A loop over tiles of one shape, of which the last reach back over those before."""
+    """A loop over tiles of one shape; the last ones of a side overlap those before, to keep it."""
     (n1, _, r1, _), (n2, _, r2, _) = (layers[0].signals.shape for layers in (one, two))
     size1, size2 = grid.rows[0].size, grid.columns[0].size
 

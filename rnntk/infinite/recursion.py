@@ -49,7 +49,7 @@ class Entered(NamedTuple):
     ang_B: Float[Array, "n1 n2"]
 
 
-Layers = tuple[Behind | Entered, ...]  # deeper ones have never entered
+Layers = tuple[Behind | Entered, ...]  # below the first layer that has begun all are Behind
 
 
 class Pairing(NamedTuple):
@@ -94,7 +94,7 @@ def restart(pairing: Pairing, cell: Cell, before: tuple[Behind, ...]) -> tuple[B
 
 
 def enter(pairing: Pairing, cell: Cell, before: tuple[Behind, ...]) -> Layers:
-    """Add a cell's tokens, so that a loop may do so at the end of the step before.
+    """Begin a cell in the first layer by adding its tokens; a loop does it one turn ahead.
 
     Two short chains of operations keep more in registers than a long one. Where not all groups
     are trained T needs the parts of L, and nothing is added.

@@ -337,5 +337,5 @@ def _unflatten(static: tuple[Any, ...], stds: Iterable[Any]) -> ElmanRNN:
 
 
 STATIC = tuple(field.name for field in fields(ElmanRNN) if field.name not in STDS)
-# Without keys, which every call pays for, where none are wanted.
+# The last argument flattens without the names of the leaves, which jit does at every call.
 jax.tree_util.register_pytree_with_keys(ElmanRNN, _flatten_with_keys, _unflatten, _flatten)

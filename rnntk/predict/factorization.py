@@ -66,7 +66,7 @@ class Factorization:
 
 
 def resolution(matrix: Float[np.ndarray, "n n"], kernel: ArrayLike) -> float:
-    """How far rounding may have moved the eigenvalues of a kernel, given as it came."""
+    """How far rounding may have moved the eigenvalues of ``kernel``, by its own dtype."""
     dtype = np.asarray(kernel).dtype
     return matrices.resolution(len(matrix), matrices.size_of(matrix), dtype)
 

@@ -81,7 +81,7 @@ class SequenceKernel:
         padded = np.resize(index, -(-len(index) // _COLUMNS) * _COLUMNS)
         kernel = self._kernel(self._part(slice(None)), self._part(padded))
         block = np.array(kernel[:, : len(index)], np.float64)
-        # between two batches a sequence does not know itself: with an own initial state it matters
+        # of two batches all sequences count as different: initial states of their own differ
         block[index, np.arange(len(index))] = self.diagonal[index]
         return block
 

@@ -155,7 +155,7 @@ def advance_stream(
     count: Int[Array, ""],
     member: Member,
 ) -> tuple[State, Float[Array, " steps"]]:
-    """Likewise on batches that came in, one for each step."""
+    """``count`` steps on batches that came in, one for each, and the loss before each of them."""
     if model.centre == "subtract":
         data = data._replace(offsets=_initial_outputs(model, member.initial, data))
     return _loop(model, recipe, rate, data, first, count, member)
@@ -179,7 +179,7 @@ def _initial_outputs(model: Model, initial: Tree, data: Batch) -> Array:
 def rows(
     key: Array, n: int, size: int, first: Int[Array, ""], steps: int
 ) -> Int[Array, "steps size"]:
-    """Sequences of each step: batches of a new permutation in each epoch, its rest left out."""
+    """Sequences of each step: an epoch is a new order, cut into batches, its rest left out."""
     per_epoch = n // size
     epochs = -(-(steps - 1) // per_epoch) + 1
     numbers = first // per_epoch + jnp.arange(epochs, dtype=first.dtype)
@@ -202,7 +202,7 @@ def _loop(
 
     def body(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, values = carry
-        # One batch for all steps if there is but one: indices beyond the end are clamped.
+        # A full batch is stored once: JAX takes the last entry for any index beyond.
         x, lengths, labels, offsets = jax.tree.map(
             lambda v: jax.lax.dynamic_index_in_dim(v, i, keepdims=False), batches
         )

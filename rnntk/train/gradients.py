@@ -127,7 +127,7 @@ def _layer(
 
 
 def _outer(signals: Float[Array, "t n i"], reads: Float[Array, "t n j"]) -> Float[Array, "i j"]:
-    """sum_s sum_n signal read^T, as few products; the factors of long ones leave a core's cache."""
+    """sum_s sum_n signal read^T: products of so many rows that their factors stay in the cache."""
     t, n, rows = signals.shape
     steps = max(1, tuning.PRODUCT_ROWS // n, -(-t // tuning.PRODUCTS))
     if rows * reads.shape[-1] * signals.dtype.itemsize > tuning.PRODUCT_BYTES:

@@ -74,7 +74,7 @@ def stable_rate_of(
     x: Float[Array, "n t d"],
     lengths: Int[Array, " n"] | None,
 ) -> float | None:
-    """Likewise for the empirical kernel of one network, by power iteration; None if there is none.
+    """The stable rate of one network's empirical kernel, by power iteration; None if it has none.
 
     Products with the Jacobian and its transpose; the kernel is not formed. The doubled network has
     the kernel of the single one. The estimate approaches the stable rate from above.

@@ -207,7 +207,7 @@ def _recorded(task: Task, now: Progress) -> Progress:
 
 
 def _last_checked(task: Task, now: Progress) -> Progress:
-    """The last update is followed by no loss that would show its overflow."""
+    """Outputs once more at the end, as no later loss shows whether the last update overflowed."""
     diverged = now.diverged.copy()
     live = np.flatnonzero(diverged < 0)
     good = _finite(task, [now.members[i] for i in live])

@@ -58,7 +58,8 @@ class Stream:
         self.x, self.lengths = x, lengths
         self.batch_size = len(x) if batch_size is None else batch_size
         self._rest = first
-        self._row = [part[:1] for part in first]  # stands where there are no samples
+        # fills what the samples leave of a chunk
+        self._row = [part[:1] for part in first]
 
     def chunks(self, counts: Iterable[int], capacity: int) -> Iterator[tuple[Batch, int]]:
         """Batches of so many steps each time, and how many there are.
@@ -96,7 +97,9 @@ class Stream:
         given = out[2] if len(out) == 3 else None
         x, lengths = checks.check_batch(out[0], given)
         checked, _ = labels.check(self._rnn, self._loss, out[1], x, lengths, self.output_dim)
-        if given is not None and lengths is None:  # one program for all chunks
+        if (
+            given is not None and lengths is None
+        ):  # given ones stay, also where all are full: else a program more
             lengths = jnp.asarray(given).astype(int)
 
         def cut(values: Array) -> Array:
