@@ -135,7 +135,9 @@ def piecewise_linear(
         s = jnp.where(s < 0, 0, jnp.where(s > 1, 1, s))
         share, segment = _angle(s)
         turned = second * angle - four * (std1 * std2) * segment
-        return jnp.where(turned < 0, 0, turned), four * share
+        # in this form as XLA's CPU compiler, at optimization level 0, errs with a second jnp.where
+        rounded_up = jax.lax.stop_gradient(jnp.maximum(turned, 0) - turned)
+        return turned + rounded_up, four * share
 
     def linear_pair(one: Marginal, two: Marginal, angle: Array) -> tuple[Array, Array]:
         return second * angle, jnp.zeros_like(angle)
