@@ -18,6 +18,7 @@ from rnntk.predict.sequence_kernel import BLOCK, SequenceKernel
 from rnntk.predict.stored_system import StoredSystem
 
 _INNER = 1e-4  # what one solve in single precision gains before it is refined
+_ROUNDED = 256  # residual that rounding of products may leave, over the dtype's own
 _LIMIT = 1000  # steps of conjugate gradients
 
 
@@ -84,8 +85,8 @@ def solve(
     tokens: O(n (rank + outputs)), and 2 n^2 bytes for ``"float32"``.
 
     Raises:
-        FloatingPointError: if the matrix is not positive definite, or refinement does not
-            converge because it is too ill-conditioned for single precision.
+        FloatingPointError: if the matrix is not positive definite, or too ill-conditioned for the
+            tolerance, or for refinement from single precision.
         ValueError: if the checkpoint belongs to another problem.
     """
     part = pivoted_cholesky(kernel.columns, kernel.diagonal, rank, seed)
@@ -109,7 +110,7 @@ def solve(
             solution, steps = state.solution, state.steps
             residual = _relative(y - product(solution), y)
             # the residual that the steps carried along is free of what rounding did to them
-            if residual.max() > 2 * tolerance:
+            if residual.max() > max(2 * tolerance, _ROUNDED * float(np.finfo(kernel.dtype).eps)):
                 raise FloatingPointError(
                     f"the system is too ill-conditioned for tolerance={tolerance:.1e}: the "
                     f"residual stays at {residual.max():.1e}. Raise the ridge or the tolerance."

@@ -94,6 +94,11 @@ class SequenceKernel:
                 yield rows, columns, self._kernel(self._part(rows), self._part(columns))
 
     @property
+    def dtype(self) -> np.dtype:
+        """Of its tiles."""
+        return np.dtype(self.x.dtype)
+
+    @property
     def tile_count(self) -> int:
         """How many tiles :meth:`tiles` yields."""
         count = len(_cuts(len(self), BLOCK))

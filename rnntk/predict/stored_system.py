@@ -32,6 +32,11 @@ class StoredSystem:
         return self.matrix.diagonal().astype(np.float64)
 
     @property
+    def dtype(self) -> np.dtype:
+        """Of its tiles."""
+        return self.matrix.dtype
+
+    @property
     def tile_count(self) -> int:
         """How many tiles :meth:`tiles` yields."""
         return len(self.matrix.layout.tiles())

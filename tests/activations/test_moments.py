@@ -66,6 +66,7 @@ def test_angles_keep_the_digits_of_near_duplicates(name):
         assert (np.abs(angles - squares) <= loose * squares + noise).all(), (a, away)
 
 
+@pytest.mark.slow
 def test_the_oracle_by_other_quadrature():
     """A few of its entries with tanh-sinh quadrature over the plane, by another program."""
     sys.path.insert(0, str(FOLDER))
