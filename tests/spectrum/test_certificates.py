@@ -302,32 +302,6 @@ def test_extreme_scales():
         certify(ElmanRNN(), np.ldexp(x, 600))
 
 
-GIVEN = [
-    np.diag([2.0, 1.0, 1e-30]),
-    np.diag([1.0, 1.0, -1e-12]),
-    np.array([[1.0, 2.0], [2.0, 1.0]]),
-    np.ones((3, 3)),
-    (draw(1, 9, 12)[0] @ draw(1, 9, 12)[0].T).astype(np.float32),
-]
-LARGE = draw(1, 320, 330)[0]
-
-
-@pytest.mark.parametrize("matrix", GIVEN, ids=range(len(GIVEN)))
-def test_certificates_of_given_matrices(matrix, tmp_path):
-    certificate = certify(matrix)
-    result = rnntk.spectrum.min_eigenvalue(matrix)
-    assert (certificate.lower, certificate.upper) == (result.lower, result.upper)
-    certificate.save(tmp_path / "certificate.npz")
-    assert verify(Certificate.load(tmp_path / "certificate.npz"))
-
-
-def test_certificates_follow_the_choice_of_the_method():
-    A = LARGE @ LARGE.T
-    certificate, result = certify(A), rnntk.spectrum.min_eigenvalue(A)
-    assert result.method == "cholesky"
-    assert (certificate.lower, certificate.upper) == (result.lower, result.upper)
-
-
 def test_certificates_of_kernels_are_saved_whole(tmp_path):
     rnn = ElmanRNN("erf", depth=2, readout="mean", trainable=("W", "U"), v_std=0.3)
     certificate = certify(rnn, draw(), lengths=np.array([4, 2, 4, 1, 3]))
