@@ -5,6 +5,9 @@ VENV = .venv
 PYTHON =
 # Further arguments of `make report`, as in: make report ARGS="--n 400"
 ARGS =
+# Further options of Sphinx, and of pytest.
+SPHINXOPTS =
+TESTS =
 
 BASE_PYTHON = $(or $(PYTHON),$$(.ci/find-python))
 PY = $(VENV)/bin/python
@@ -34,7 +37,7 @@ report: $(READY) ## the main job, on handwritten digits: writes report/report.ht
 	$(PY) -m rnntk report $(ARGS)
 
 test: $(READY) ## the fast tests, with the docstrings' examples and the notebooks
-	$(PYTEST)
+	$(PYTEST) $(TESTS)
 
 test-slow: $(READY) ## all tests
 	$(PYTEST) -m "slow or not slow"
@@ -56,7 +59,7 @@ format: $(READY) ## format, and fix what the linter can fix
 	$(PY) -m ruff format
 
 docs: $(READY) ## the documentation, in docs/_build/html; warnings are errors
-	$(PY) -m sphinx -W --keep-going --jobs auto -b html docs docs/_build/html
+	$(PY) -m sphinx -W --keep-going --jobs auto $(SPHINXOPTS) -b html docs docs/_build/html
 
 lock: ## renew the pinned list
 	"$(BASE_PYTHON)" -m venv --clear .cache/lock
