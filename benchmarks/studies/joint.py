@@ -26,17 +26,18 @@ def positions(number: int, span: int) -> tuple[int, ...]:
     )
 
 
-def study(number: int, span: int, full: bool) -> dict[str, Any]:
-    at = positions(number, span)
+def draw(
+    key: jax.Array, length: int, token_size: int, *, positions: tuple[int, ...]
+) -> rnntk.concepts.NVariable:
+    """|beta| = 2 for every N: the same function of one variable."""
+    norm = 2 / len(positions) ** 0.5
+    return rnntk.concepts.NVariable.draw(key, length, token_size, positions, "sin", norm=norm)
 
-    def concept(key: jax.Array, length: int, d: int) -> rnntk.concepts.NVariable:
-        # |beta| = 2 for every N: the same function of one variable
-        norm = 2 / number**0.5
-        return rnntk.concepts.NVariable.draw(key, length, d, at, "sin", norm=norm)
 
-    rnn = rnntk.ElmanRNN()
+def samples(concept: Any, full: bool) -> Any:
+    """Samples that kernel regression needs, with their interval."""
     found = rnntk.compare.sample_complexity(
-        rnn,
+        rnntk.ElmanRNN(),
         concept,
         [LENGTH],
         KEY,
@@ -46,6 +47,14 @@ def study(number: int, span: int, full: bool) -> dict[str, Any]:
         error=0.7,
         sgd_most=16,
     )
+    return found.interval("kernel")[0]
+
+
+def study(number: int, span: int, full: bool) -> dict[str, Any]:
+    at = positions(number, span)
+
+    concept = partial(draw, positions=at)
+    rnn = rnntk.ElmanRNN()
     x = rnntk.datasets.unit_tokens(jax.random.fold_in(KEY, 1), 200, LENGTH, 3)
     target = concept(jax.random.fold_in(KEY, 2), LENGTH, 3)
     bound = rnntk.bounds.complexity_bound(rnn, x, target, degree=9 if number < 3 else 7)
@@ -54,7 +63,7 @@ def study(number: int, span: int, full: bool) -> dict[str, Any]:
     truth = rnntk.bounds.generalization(K, y).complexity
     return {
         "positions": at,
-        "samples": found.interval("kernel")[0],
+        "samples": samples(concept, full),
         "bound": bound.value / np.mean(y**2) * K[0, 0],
         "complexity of 200 samples": float(truth) / np.mean(y**2) * K[0, 0],
     }
@@ -73,22 +82,7 @@ def parts(full: bool) -> common.Parts:
 
 def _distant(lag: int, full: bool) -> dict[str, Any]:
     at = (LENGTH - lag,)
-
-    def concept(key: jax.Array, length: int, d: int) -> rnntk.concepts.NVariable:
-        return rnntk.concepts.NVariable.draw(key, length, d, at, "sin", norm=2.0)
-
-    found = rnntk.compare.sample_complexity(
-        rnntk.ElmanRNN(),
-        concept,
-        [LENGTH],
-        KEY,
-        token_size=3,
-        draws=8 if full else 2,
-        most=8192 if full else 512,
-        error=0.7,
-        sgd_most=16,
-    )
-    return {"positions": at, "samples": found.interval("kernel")[0]}
+    return {"positions": at, "samples": samples(partial(draw, positions=at), full)}
 
 
 def figures(found: dict[str, Any]) -> dict[str, Figure]:

@@ -3,12 +3,12 @@
 import math
 from dataclasses import InitVar, dataclass, field
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray, Real
 
 from rnntk import checks
+from rnntk.keys import generator
 from rnntk.linalg import matrices
 from rnntk.predict.arguments import check_cross, check_ridge
 from rnntk.predict.dynamics import spectrum
@@ -222,7 +222,6 @@ def draw(
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise ValueError(f"count must be a whole number of at least 1, got {count!r}.")
     values, vectors = spectrum((covariance + covariance.T) / 2, slack, "posterior covariance")
-    bits = np.asarray(jax.random.bits(key, (4,), "uint32"))
     columns = mean.reshape(len(mean), -1)
-    normal = np.random.default_rng(bits.tolist()).standard_normal((count, *columns.shape))
+    normal = generator(key).standard_normal((count, *columns.shape))
     return (columns + (vectors * np.sqrt(values)) @ normal).reshape(count, *mean.shape)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from rnntk import checks
 from rnntk.files import fingerprint
 from rnntk.infinite.kernel import infinite_kernel
+from rnntk.network.description import describe
 from rnntk.network.elman import ElmanRNN
 
 KINDS = ("ntk", "nngp")
@@ -60,7 +61,7 @@ class SequenceKernel:
         """What it is the kernel of, for checkpoints."""
         return {
             "x": fingerprint(self.x, self.lengths),
-            "rnn": repr(self.rnn),
+            **{name: str(value) for name, value in describe(self.rnn).items()},
             "kernel": self.kind,
         }
 

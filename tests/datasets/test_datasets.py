@@ -5,21 +5,11 @@ import zipfile
 
 import numpy as np
 import pytest
+from written import arrays, save
 
 from rnntk import datasets
 
 HEADER = "sequence,step,x1,x2,y\n"
-
-
-def save(folder, **arrays):
-    path = folder / "data.npz"
-    np.savez(path, **arrays)
-    return path
-
-
-def arrays(n=12, t=3, d=2, **replaced):
-    rng = np.random.default_rng(0)
-    return {"x": rng.normal(size=(n, t, d)), "y": np.arange(n) % 2, **replaced}
 
 
 def write(folder, text, name="data.csv"):

@@ -176,6 +176,8 @@ def test_steps_go_on_from_a_checkpoint_to_the_same_numbers(x64, small_tiles, tmp
         assert resumed.passes < whole.passes or method == "float32"
         with pytest.raises(ValueError, match=r"is of other work: ridge was 0\.01, and is 0\.02"):
             fit(RNNS["erf"], x, y, 0.02, checkpoint=path, **options)
+        with pytest.raises(ValueError, match=r"is of other work: b_std was 0\.3, and is 0\.4"):
+            fit(rnntk.ElmanRNN("erf", b_std=0.4), x, y, 0.01, checkpoint=path, **options)
 
 
 SCRIPT = """

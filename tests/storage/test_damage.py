@@ -3,29 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from batches import KINDS, draw
 
 import rnntk
 from rnntk import ElmanRNN, empirical_kernel, infinite_kernel
-
-KINDS = ("ntk", "nngp")
-
-
-def draw(n, t=5, d=3, seed=0, dtype=np.float32):
-    return np.random.default_rng(seed).standard_normal((n, t, d)).astype(dtype)
-
-
-@pytest.fixture
-def count(monkeypatch):
-    """How many tiles were computed."""
-    calls = []
-    original = rnntk.storage.writing.Task.__call__
-
-    def counted(task, index):
-        calls.append(index)
-        return original(task, index)
-
-    monkeypatch.setattr(rnntk.storage.writing.Task, "__call__", counted)
-    return calls
 
 
 def double(x):

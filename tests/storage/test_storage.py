@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 import pytest
+from batches import KINDS, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,17 +15,12 @@ import rnntk
 from rnntk import ElmanRNN, empirical_kernel, infinite_kernel
 from rnntk.tiling import executors, tuning
 
-KINDS = ("ntk", "nngp")
 NETWORKS = {
     "last": ElmanRNN(),
     "mean": ElmanRNN("erf", readout="mean", b_std=0.2),
     "deep": ElmanRNN("tanh", depth=2, bidirectional=True, w_std=1.0, u_std=1.0),
     "states": ElmanRNN(initial_state="independent", initial_state_std=0.4),
 }
-
-
-def draw(n, t=5, d=3, seed=0, dtype=np.float32):
-    return np.random.default_rng(seed).standard_normal((n, t, d)).astype(dtype)
 
 
 @pytest.fixture
@@ -202,20 +198,6 @@ def test_other_readers_of_zarr_see_a_matrix(both):
 
 
 # -- going on -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def count(monkeypatch):
-    """How many tiles were computed."""
-    calls = []
-    original = rnntk.storage.writing.Task.__call__
-
-    def counted(task, index):
-        calls.append(index)
-        return original(task, index)
-
-    monkeypatch.setattr(rnntk.storage.writing.Task, "__call__", counted)
-    return calls
 
 
 def test_goes_on_with_what_is_missing(tmp_path, count):
