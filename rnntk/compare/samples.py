@@ -17,6 +17,7 @@ from rnntk.compare.sample_table import SampleComplexity, load_rows, save_rows
 from rnntk.concepts import Additive, NVariable
 from rnntk.files import fingerprint
 from rnntk.infinite.kernel import infinite_kernel
+from rnntk.network.description import describe
 from rnntk.network.elman import ElmanRNN
 from rnntk.predict import KernelRegression
 from rnntk.train import fit, linearize
@@ -137,7 +138,8 @@ def sample_complexity(
     }
     example = concept(key, chosen[0], token_size)
     seen = trial.embed(trial.tokens(key, 2, chosen[0], token_size))
-    problem = {name: str(value) for name, value in settings.items()} | {
+    told = settings | describe(rnn)  # functions of one name differ by their values
+    problem = {name: str(value) for name, value in told.items()} | {
         "key": str(np.asarray(jax.random.key_data(key)).tolist()),
         "concept": str(example),
         "tokens": fingerprint(np.asarray(seen)),
