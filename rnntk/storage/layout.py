@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from rnntk.storage.chunks import read_chunk, write_chunk
 from rnntk.storage.identity import check_same
 
 FORMAT = 1
@@ -88,6 +89,11 @@ class Layout:
         """Sequences of the two batches."""
         rows, columns = self.array(self.kinds[0]).shape
         return rows, columns
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """Of the kernels."""
+        return np.dtype(self.array(self.kinds[0]).dtype)
 
     @property
     def counts(self) -> Index:
@@ -154,22 +160,23 @@ class Layout:
         Raises:
             ValueError: if it is not there, or damaged.
         """
-        if not self.chunk(kind, index).is_file():
+        try:
+            block = read_chunk(self.chunk(kind, index), self.dtype, self.tile)
+        except FileNotFoundError:
             raise ValueError(
                 f"{self.path} lacks tile {index} of {kind}; the call that began it goes on with it."
-            )
-        try:
-            block = self.array(kind).get_block_selection(index)
+            ) from None
         except (ValueError, OSError) as error:
             raise ValueError(
                 f"{self.path} has a damaged tile {index} of {kind} ({error}): "
                 "verify(discard=True) drops such tiles, the call that began it computes them anew."
             ) from error
-        return np.asarray(block)
+        ends = (n - i * size for n, i, size in zip(self.shape, index, self.tile, strict=True))
+        return block[tuple(map(slice, ends))]
 
     def write(self, kind: str, index: Index, block: np.ndarray) -> None:
         """One chunk, which appears as a whole."""
-        self.array(kind).set_block_selection(index, block)
+        write_chunk(self.chunk(kind, index), block, self.tile)
 
 
 def open_layout(path: Path) -> Layout:

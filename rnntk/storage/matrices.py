@@ -81,7 +81,7 @@ class StoredMatrix:
     @property
     def dtype(self) -> np.dtype:
         """Of the entries."""
-        return np.dtype(self.layout.array(self.kind).dtype)
+        return self.layout.dtype
 
     @property
     def nbytes(self) -> int:

@@ -21,7 +21,6 @@ from rnntk.tiling import tuning
 from rnntk.tiling.executors import Run, on_executor
 from rnntk.tiling.threads import one_core
 
-_PIECE = 128  # rows and columns that are transposed at a time
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -153,7 +152,7 @@ class Task:
             for kind in layout.kinds:
                 block = np.asarray(getattr(kernel, kind))
                 for image in layout.images(index):
-                    layout.write(kind, image, block if image == index else _transposed(block))
+                    layout.write(kind, image, block if image == index else block.T)
 
 
 def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKernel:
@@ -201,15 +200,6 @@ def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKer
             "must see this folder."
         )
     return StoredKernel.of(layout)
-
-
-def _transposed(block: np.ndarray) -> np.ndarray:
-    """In pieces that stay in the cache."""
-    turned = np.empty(block.shape[::-1], block.dtype)
-    for i in range(0, block.shape[0], _PIECE):
-        for j in range(0, block.shape[1], _PIECE):
-            turned[j : j + _PIECE, i : i + _PIECE] = block[i : i + _PIECE, j : j + _PIECE].T
-    return turned
 
 
 def _part(layout: Layout, folder: str, start: int) -> Arrays:
