@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import rnntk
 from rnntk import ElmanRNN, empirical_kernel, infinite_kernel
-from rnntk.tiling import executors, tuning
+from rnntk.tiling import tuning
 
 NETWORKS = {
     "last": ElmanRNN(),
@@ -212,7 +212,7 @@ def test_goes_on_with_what_is_missing(tmp_path, count):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rnntk.storage.writing.Task, "__call__", stop)
-        patch.setattr(executors, "in_threads", lambda call, items, device: map(call, items))
+        patch.setattr("rnntk.infinite.kernel.local_run", lambda *, threads: map)
         with pytest.raises(KeyboardInterrupt, match="stop"):
             infinite_kernel(ElmanRNN(), x, out=out, tile=16)
     begun = rnntk.open_kernel(out)
