@@ -174,6 +174,25 @@ class Layout:
         ends = (n - i * size for n, i, size in zip(self.shape, index, self.tile, strict=True))
         return block[tuple(map(slice, ends))]
 
+    def part(self, folder: str, number: int) -> dict[str, np.ndarray]:
+        """What is kept of the sequences of one tile, of the folder ``one`` or ``two``.
+
+        Raises:
+            ValueError: if any of it is damaged.
+        """
+        found = {}
+        for name in self.names(folder):
+            array = self.array(f"{folder}/{name}")
+            path = self.path.joinpath(folder, name, "c", str(number), *"0" * (array.ndim - 1))
+            try:
+                chunk = read_chunk(path, np.dtype(array.dtype), array.chunks)
+            except (ValueError, OSError) as error:
+                raise ValueError(
+                    f"{self.path} has damaged sequences, {path} ({error}): remove the store."
+                ) from error
+            found[name] = chunk[: array.shape[0] - number * len(chunk)]
+        return found
+
     def write(self, kind: str, index: Index, block: np.ndarray) -> None:
         """One chunk, which appears as a whole."""
         write_chunk(self.chunk(kind, index), block, self.tile)

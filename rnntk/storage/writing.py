@@ -16,7 +16,7 @@ from rnntk import checks
 from rnntk.files import fingerprint
 from rnntk.kernel import Kernel
 from rnntk.storage.kernels import StoredKernel
-from rnntk.storage.layout import KINDS, Index, Layout, create, opened
+from rnntk.storage.layout import KINDS, Index, create, opened
 from rnntk.tiling import tuning
 from rnntk.tiling.executors import Run, on_executor
 from rnntk.tiling.threads import one_core
@@ -145,9 +145,8 @@ class Task:
             return
         diagonal = layout.mirror and index[0] == index[1]
         with jax.enable_x64(self.x64), one_core():
-            one = _part(layout, "one", index[0] * layout.tile[0])
-            second = "one" if layout.mirror else "two"
-            two = None if diagonal else _part(layout, second, index[1] * layout.tile[1])
+            one = layout.part("one", index[0])
+            two = None if diagonal else layout.part("one" if layout.mirror else "two", index[1])
             kernel = self.compute(one, two, _whole(self.path, self.mark))
             for kind in layout.kinds:
                 block = np.asarray(getattr(kernel, kind))
@@ -200,11 +199,6 @@ def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKer
             "must see this folder."
         )
     return StoredKernel.of(layout)
-
-
-def _part(layout: Layout, folder: str, start: int) -> Arrays:
-    rows = slice(start, start + layout.tile[folder == "two"])
-    return {name: layout.array(f"{folder}/{name}")[rows] for name in layout.names(folder)}
 
 
 @lru_cache(maxsize=2)
