@@ -32,6 +32,7 @@ from rnntk.storage.identity import check_same
 FORMAT = 1
 KINDS = ("ntk", "nngp")
 _ATTRIBUTES = "rnntk"
+_KEYS = {"identity", "mirror", "tile", "kinds", "folders"}
 Index = tuple[int, int]
 
 
@@ -102,12 +103,21 @@ class Layout:
 
     @cached_property
     def _group(self) -> Any:
-        return zarr().open_group(str(self.path), mode="r+")
+        return zarr().open_group(str(self.path), mode="r")
 
     def array(self, name: str) -> Any:
-        """An array of the store, whose description is read once."""
+        """An array of the store, whose description is read once.
+
+        Raises:
+            ValueError: if it is not there, or its description damaged.
+        """
         if name not in self._arrays:
-            self._arrays[name] = self._group[name]
+            try:
+                self._arrays[name] = self._group[name]
+            except (KeyError, ValueError) as error:
+                raise ValueError(
+                    f"{self.path} lacks its array {name}: remove the store."
+                ) from error
         return self._arrays[name]
 
     @cached_property
@@ -198,6 +208,20 @@ class Layout:
         write_chunk(self.chunk(kind, index), block, self.tile)
 
 
+def folder_of(path: str | os.PathLike[str], name: str) -> Path:
+    """The folder that an argument means.
+
+    Raises:
+        TypeError: for what is no path.
+        ValueError: for an address of another kind.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {type(path).__name__}.")
+    if "://" in os.fspath(path):
+        raise ValueError(f"{name} must be a folder that all workers see, got {os.fspath(path)!r}.")
+    return Path(path).expanduser().resolve()
+
+
 def open_layout(path: Path) -> Layout:
     """A store that is there.
 
@@ -209,11 +233,15 @@ def open_layout(path: Path) -> Layout:
         raise FileNotFoundError(f"There is no kernel at {path}.")
     try:
         attributes = dict(zarr().open_group(str(path), mode="r").attrs)[_ATTRIBUTES]
-        version = attributes["format"]
-    except (FileNotFoundError, KeyError, NotADirectoryError):
-        raise ValueError(f"{path} is no stored kernel: it lacks rnntk's attributes.") from None
-    if version != FORMAT:
-        raise ValueError(f"{path} must have the format {FORMAT}, got {version!r}.")
+        version, lacking = attributes["format"], _KEYS - attributes.keys()
+    # also of a description that is cut short, which is no JSON
+    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no stored kernel: it lacks rnntk's attributes.") from error
+    if version != FORMAT or lacking:
+        told = (
+            f"and the attributes {sorted(_KEYS)}, got the format {version!r}, {sorted(attributes)}"
+        )
+        raise ValueError(f"{path} must have the format {FORMAT} {told}.")
     return Layout(path, attributes)
 
 
@@ -289,4 +317,5 @@ def _make(
                 data=array,
                 chunks=(*rows, *array.shape[1:]),
                 compressors=checksum,
+                config={"write_empty_chunks": True},  # else zeros would be left out
             )

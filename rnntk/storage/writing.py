@@ -16,7 +16,7 @@ from rnntk import checks
 from rnntk.files import fingerprint
 from rnntk.kernel import Kernel
 from rnntk.storage.kernels import StoredKernel
-from rnntk.storage.layout import KINDS, Index, create, opened
+from rnntk.storage.layout import KINDS, Index, create, folder_of, opened
 from rnntk.tiling import tuning
 from rnntk.tiling.executors import Run, on_executor
 from rnntk.tiling.threads import one_core
@@ -51,26 +51,25 @@ class Destination:
         """Checked arguments, or None without ``out``.
 
         Raises:
-            TypeError: for what is no executor.
+            TypeError: for what is no path, or no executor.
             ValueError: for the others without ``out``, or wrong ones.
         """
         if out is None:
             if executor is not None or tile is not None or tuple(kinds) != KINDS:
                 raise ValueError("executor, tile and kinds must come with out, got them alone.")
             return None
-        if executor is not None and not hasattr(executor, "submit"):
+        path = folder_of(out, "out")
+        if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
             raise TypeError(
                 "executor must be one of concurrent.futures, or have its submit (of a Dask client: "
-                f"client.get_executor()), got {type(executor).__name__}."
+                f"client.get_executor()), got {executor!r}."
             )
-        if "://" in os.fspath(out):
-            raise ValueError(f"out must be a folder that all workers see, got {os.fspath(out)!r}.")
         if isinstance(kinds, str) or not kinds or not set(kinds) <= set(KINDS):
             raise ValueError(f"kinds must be a selection of {KINDS}, got {kinds!r}.")
         size = None if tile is None else checks.check_size("tile", tile)
         # the tangent kernel comes last: what completes a tile
         chosen = tuple(kind for kind in reversed(KINDS) if kind in kinds)
-        return cls(Path(out).resolve(), executor, size, chosen)
+        return cls(path, executor, size, chosen)
 
     def tiles(self, sequences: tuple[int, int], part: Callable[[int], int]) -> tuple[int, int]:
         """Sequences a side of a stored tile, for both batches.
@@ -88,6 +87,16 @@ class Destination:
             number = min(-(-n // (8 * size)), max(1, tuning.STORED_TILE // size))
             sizes.append(min(self.tile or number * size, n))
         return sizes[0], sizes[1]
+
+
+def check_concrete(*values: Any) -> None:
+    """Refuse what has no numbers yet, in ``jit`` and the like.
+
+    Raises:
+        TypeError: saying so.
+    """
+    if not all(map(checks.is_concrete, jax.tree.leaves(values))):
+        raise TypeError("out must be left out in jit, grad and vmap, got it for traced arrays.")
 
 
 @dataclass(frozen=True)
