@@ -1,29 +1,38 @@
-"""Kernels on disk beside those in memory: rate, memory, overhead a tile, cores, peers.
+"""Kernels larger than memory: rate, memory, overhead a tile, cores, peers, spectra, wide networks.
 
-    python benchmarks/scale.py [--sizes 20000,40000] [--folder FOLDER] [--out FILE.json]
+    python benchmarks/scale.py [--parts disk,ways,rows,spectra,wide] [--sizes 20000,100000]
+                               [--folder FOLDER] [--out FILE.json]
 
-Sequences of 10 tokens of size 4, float32, the NTK alone: 4 n^2 bytes on disk. A pair-step is one
-step of the recursion for one pair of sequences; all n^2 pairs count, though half are computed.
-Each size runs in a process of its own, whose peak memory is told; ``disk`` writes the same bytes in
-files of the same size by Python alone, as they come, and some with every file synced.
+Sequences of 10 tokens of size 4. Every measurement runs in a process of its own, whose peak memory
+is told; what is in ``--out`` of other parts stays.
 
-Peers of the second table, all with the same tiles of 208 sequences and as many workers: the same
-tasks in a process pool and on a local Dask cluster, and a joblib loop over the same block function
-into a memory map, as one would write it. Overhead is the time beyond the kernel in memory, times
-the workers, over the tiles. dask_ml.metrics.pairwise_kernels was not installable where this ran.
+disk: bytes a second of files of one tile's size, through the system's cache, past it, and synced.
+
+rows: float32. A pair-step is one step of the recursion for one pair of sequences; all n^2 pairs
+count, though half are computed. In memory both kernels are always computed and kept.
+
+ways: the same small tiles by threads, in a process pool, on a local Dask cluster, and by a joblib
+loop over the same block function into a memory map, as one would write it. Overhead is the time
+beyond the kernel in memory, times the workers, over the tiles. ``dask_ml.metrics.pairwise_kernels``
+takes no function for a kernel, so it shows its own linear one, into Zarr as well, where dask_ml is
+installed: a matrix product, so that its time is overhead, for all tiles, as it knows no symmetry.
+
+spectra: the smallest eigenvalue with its interval, float64, from disk and by LAPACK in memory.
+
+wide: an empirical kernel of which the gradients with respect to W, n m^2, exceed any memory here.
 """
 
 import argparse
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,12 +42,14 @@ from harness import environment, save, table
 
 STEPS, DIM = 10, 4
 PEERS_N, PEERS_TILE = 4160, 208
+WIDE_N, WIDTH = 256, 8192
+PARTS = ("disk", "ways", "rows", "spectra", "wide")
 
 
-def tokens(n: int) -> np.ndarray:
+def tokens(n: int, dtype: Any = np.float32) -> np.ndarray:
     """Random sequences."""
     rng = np.random.default_rng(0)
-    return (rng.standard_normal((n, STEPS, DIM)) / DIM**0.5).astype(np.float32)
+    return (rng.standard_normal((n, STEPS, DIM)) / DIM**0.5).astype(dtype)
 
 
 def once(call: Callable[[], Any]) -> float:
@@ -48,48 +59,64 @@ def once(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def in_memory(n: int, cores: int) -> dict[str, float]:
-    """Seconds of the engine in memory, compiled before."""
+def peak() -> float:
+    """The largest memory of this process so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30
+
+
+def in_memory(n: int, folder: str) -> dict[str, float]:
+    """Seconds of the engine in memory, the second time."""
     import jax
 
     import rnntk
 
+    def find() -> Any:
+        return jax.block_until_ready(rnntk.infinite_kernel(rnn, x))
+
     x, rnn = tokens(n), rnntk.ElmanRNN()
-    jax.block_until_ready(rnntk.infinite_kernel(rnn, x[:2080]))
-    return {"seconds": once(lambda: jax.block_until_ready(rnntk.infinite_kernel(rnn, x)))}
+    find()
+    return {"seconds": once(find)}
 
 
-def on_disk(n: int, cores: int, folder: str) -> dict[str, float]:
-    """Seconds of the kernel into a store, compiled before, and of syncing the disk after it."""
+def on_disk(n: int, folder: str, kinds: str = "ntk") -> dict[str, float]:
+    """Seconds of the kernel into a store, and of syncing the disk after it.
+
+    Programs have been compiled before, for the largest kernel all but those of its last tiles.
+    """
     import rnntk
 
-    x, rnn = tokens(n), rnntk.ElmanRNN()
-    rnntk.infinite_kernel(rnn, x[:4160], out=f"{folder}/warm.zarr", kinds=["ntk"])
+    x, rnn, chosen = tokens(n), rnntk.ElmanRNN(), kinds.split("+")
+    rnntk.infinite_kernel(rnn, x[:20000], out=f"{folder}/warm.zarr", kinds=chosen)
     out = f"{folder}/k.zarr"
-    seconds = once(lambda: rnntk.infinite_kernel(rnn, x, out=out, kinds=["ntk"]))
-    synced = once(os.sync)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30
-    return {"seconds": seconds, "sync": synced, "GiB": memory}
+    seconds = once(lambda: rnntk.infinite_kernel(rnn, x, out=out, kinds=chosen))
+    return {"seconds": seconds, "GiB": peak(), "sync": once(os.sync)}
 
 
-def disk(n: int, cores: int, folder: str) -> dict[str, float]:
-    """Bytes a second of plain files of one tile's size, as they come and each synced."""
-    content = np.random.default_rng(0).bytes(2080**2 * 4)
-    count = max(1, int(4 * n * n / len(content)))
+def disk(n: int, folder: str) -> dict[str, float]:
+    """Bytes a second of n files of one tile's size, in threads, one a core."""
+    from rnntk.files import save_large
+
+    content = np.random.default_rng(0).integers(0, 256, 2080**2 * 4, np.uint8)
+
+    def cached(i: int, synced: bool = False) -> None:
+        with open(f"{folder}/{synced}{i}", "wb") as file:
+            file.write(content)
+            if synced:
+                os.fsync(file.fileno())
+
+    def past(i: int) -> None:
+        save_large(Path(folder, f"past{i}"), len(content), lambda to: np.copyto(to, content))
+
     found = {}
-    for name, synced in (("disk", False), ("disk synced", True)):
-        some = count if not synced else min(count, 100)
-        start = time.perf_counter()
-        for i in range(some):
-            with open(f"{folder}/{name}{i}", "wb") as file:
-                file.write(content)
-                if synced:
-                    os.fsync(file.fileno())
-        found[name] = some * len(content) / (time.perf_counter() - start) / 1e9
+    ways = {"through the cache": cached, "past it": past, "synced": partial(cached, synced=True)}
+    for name, write in ways.items():
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            seconds = once(lambda write=write: list(pool.map(write, range(n))))
+        found[f"{name}, GB/s"] = n * len(content) / seconds / 1e9
     return found
 
 
-def peers(n: int, cores: int, folder: str) -> dict[str, float]:
+def ways(n: int, folder: str) -> dict[str, float]:
     """Seconds of ways to run the same tiles, the best of three rounds in which they alternate."""
     import jax
     import joblib
@@ -97,19 +124,18 @@ def peers(n: int, cores: int, folder: str) -> dict[str, float]:
 
     import rnntk
 
-    x, rnn, times = tokens(PEERS_N), rnntk.ElmanRNN(), {}
+    x, rnn, count = tokens(n), rnntk.ElmanRNN(), len(os.sched_getaffinity(0))
+
+    def new(name: str) -> str:
+        return tempfile.mkdtemp(prefix=name, dir=folder) + "/k"
 
     def stored(executor: Any = None) -> None:
-        shutil.rmtree(f"{folder}/p.zarr", ignore_errors=True)
-        rnntk.infinite_kernel(
-            rnn, x, out=f"{folder}/p.zarr", tile=PEERS_TILE, kinds=["ntk"], executor=executor
-        )
+        options = {"tile": PEERS_TILE, "kinds": ["ntk"], "executor": executor}
+        rnntk.infinite_kernel(rnn, x, out=new("rnntk"), **options)
 
     def loop() -> None:
-        whole = np.lib.format.open_memmap(
-            f"{folder}/m.npy", mode="w+", dtype=np.float32, shape=(PEERS_N, PEERS_N)
-        )
-        cuts = [slice(i, i + PEERS_TILE) for i in range(0, PEERS_N, PEERS_TILE)]
+        whole = np.lib.format.open_memmap(new("joblib"), "w+", np.float32, (n, n))
+        cuts = [slice(i, i + PEERS_TILE) for i in range(0, n, PEERS_TILE)]
 
         def block(a: slice, b: slice) -> None:
             other = None if a == b else x[b]
@@ -118,92 +144,167 @@ def peers(n: int, cores: int, folder: str) -> dict[str, float]:
 
         pairs = [(a, b) for i, a in enumerate(cuts) for b in cuts[i:]]
         jobs = (joblib.delayed(block)(*pair) for pair in pairs)
-        joblib.Parallel(n_jobs=cores, prefer="threads")(jobs)
+        joblib.Parallel(n_jobs=count, prefer="threads")(jobs)
         whole.flush()
 
+    def linear() -> None:
+        flat = dask.array.from_array(x.reshape(n, -1), chunks=(PEERS_TILE, -1))
+        pairwise_kernels(flat, flat, metric="linear").to_zarr(new("dask_ml"))
+
     with (
-        ProcessPoolExecutor(cores, get_context("spawn")) as pool,
+        ProcessPoolExecutor(count, get_context("spawn")) as pool,
         LocalCluster(
-            n_workers=cores, threads_per_worker=1, dashboard_address=None, local_directory=folder
+            n_workers=count, threads_per_worker=1, dashboard_address=None, local_directory=folder
         ) as cluster,
         Client(cluster) as client,
     ):
-        ways: dict[str, Callable[[], Any]] = {
+        every: dict[str, Callable[[], Any]] = {
             "memory": lambda: jax.block_until_ready(rnntk.infinite_kernel(rnn, x)),
             "threads": stored,
             "processes": lambda: stored(pool),
             "dask": lambda: stored(client.get_executor()),
             "joblib": loop,
         }
-        for call in ways.values():
+        try:
+            import dask.array
+            from dask_ml.metrics.pairwise import pairwise_kernels
+
+            every["dask_ml, linear"] = linear
+        except ImportError:
+            pass
+        times = dict.fromkeys(every, np.inf)
+        for call in every.values():
             call()
         for _ in range(3):
-            for name, call in ways.items():
-                times[name] = min(times.get(name, np.inf), once(call))
+            for name, call in every.items():
+                times[name] = min(times[name], once(call))
     return times
 
 
-def child(mode: str, n: int, cores: int, folder: Path) -> dict[str, float]:
+def spectrum(n: int, folder: str, where: str) -> dict[str, float]:
+    """Seconds of the smallest eigenvalue of a float64 kernel, which is made before."""
+    import jax
+
+    import rnntk
+
+    jax.config.update("jax_enable_x64", True)
+    x, rnn = tokens(n, np.float64), rnntk.ElmanRNN()
+    if where == "disk":
+        K = rnntk.infinite_kernel(rnn, x, out=f"{folder}/k.zarr", kinds=["ntk"]).ntk
+    else:
+        K = np.asarray(rnntk.infinite_kernel(rnn, x).ntk)
+    method = "tiles" if where == "disk" else "cholesky"
+    start = time.perf_counter()
+    found = rnntk.spectrum.min_eigenvalue(K, method)
+    seconds = time.perf_counter() - start
+    ends = {"value": found.value, "lower": found.lower, "upper": found.upper}
+    return {"seconds": seconds, "GiB": peak(), **ends}
+
+
+def wide(n: int, folder: str, method: str) -> dict[str, float]:
+    """Seconds of the kernel of a wide network into a store."""
+    import jax
+
+    import rnntk
+
+    rnn = rnntk.ElmanRNN()
+    params = rnn.init(jax.random.key(0), input_dim=DIM, width=WIDTH)
+    options = {"out": f"{folder}/k.zarr", "tile": 64, "kinds": ["ntk"], "memory_limit": 2**31}
+    find = partial(rnntk.empirical_kernel, rnn, params, tokens(n), method=method, **options)
+    seconds = once(find)
+    return {"seconds": seconds, "GiB": peak(), "gradients GB": 4 * n * WIDTH**2 / 1e9}
+
+
+def child(mode: Callable[..., Any], folder: Path, n: int, *more: str, cores: int = 0) -> Any:
     """A mode in a process of its own, on some of the cores, in a folder that goes afterwards."""
     with tempfile.TemporaryDirectory(dir=folder) as inner:
-        run = [sys.executable, __file__, "--mode", mode, "--sizes", str(n)]
+        run = [sys.executable, __file__, "--mode", mode.__name__, str(n), inner, *more]
         told = subprocess.run(
-            [*run, "--cores", str(cores), "--folder", inner],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
+            [*run, "--cores", str(cores)], check=True, stdout=subprocess.PIPE, text=True
         )
     return json.loads(told.stdout.splitlines()[-1])
 
 
-def measure(n: int, cores: int, folder: Path, most: int) -> dict[str, Any]:
-    """One size: on disk, and in memory where it fits."""
-    found = child("on_disk", n, cores, folder)
-    rate = n * n * STEPS / 1e6
-    row: dict[str, Any] = {"n": n, "cores": cores, "seconds": found["seconds"]}
-    row["Mpair-steps/s"] = rate / found["seconds"]
-    row["peak GiB"], row["GB"] = found["GiB"], 4 * n * n / 1e9
-    row["GB/s"], row["sync s"] = row["GB"] / found["seconds"], found["sync"]
-    row["in memory"] = row["ratio"] = float("nan")
-    if n <= most:
-        row["in memory"] = rate / child("in_memory", n, cores, folder)["seconds"]
-        row["ratio"] = row["Mpair-steps/s"] / row["in memory"]
-    return row
+def rate_rows(folder: Path, sizes: list[int], most: int) -> list[dict[str, Any]]:
+    """Kernels on disk beside those in memory."""
+    every, rows = len(os.sched_getaffinity(0)), []
+    memory: dict[tuple[int, int], float] = {}
+    cases = [(sizes[0], 1, "ntk")]
+    cases += [(n, every, kinds) for n in sizes for kinds in ("ntk", "ntk+nngp") if n <= most]
+    cases += [(n, every, "ntk") for n in sizes if n > most]
+    for n, cores, kinds in cases:
+        work, size = n * n * STEPS / 1e6, 4 * n * n * (1 + kinds.count("+")) / 1e9
+        if n <= most and (n, cores) not in memory:
+            memory[n, cores] = work / child(in_memory, folder, n, cores=cores)["seconds"]
+        found = child(on_disk, folder, n, kinds, cores=cores)
+        row = {"n": n, "cores": cores, "kinds": kinds, "seconds": found["seconds"], "GB": size}
+        row |= {"GB/s": size / found["seconds"], "sync s": found["sync"], "peak GiB": found["GiB"]}
+        row["Mpair-steps/s"] = work / found["seconds"]
+        row["in memory"] = memory.get((n, cores))
+        row["ratio"] = row["Mpair-steps/s"] / memory[n, cores] if n <= most else None
+        rows.append(row)
+    return rows
+
+
+def measure(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of one part."""
+    folder = options.folder
+    if part == "disk":
+        return [child(disk, folder, 60)]
+    if part == "ways":
+        times = child(ways, folder, PEERS_N)
+        side, cores = PEERS_N // PEERS_TILE, len(os.sched_getaffinity(0))
+        rows = []
+        for name, seconds in times.items():
+            theirs = name == "dask_ml, linear"
+            tiles = side**2 if theirs else side * (side + 1) // 2
+            beyond = seconds - (0 if theirs else times["memory"])
+            rows.append(
+                {"way": name, "seconds": seconds, "ms a tile": 1e3 * cores * beyond / tiles}
+            )
+        return rows
+    if part == "rows":
+        return rate_rows(folder, options.sizes, options.memory)
+    if part == "spectra":
+        cases = [(n, where) for n in options.orders for where in ("disk", "memory")]
+        cases += [(n, "disk") for n in options.disk_orders]
+        return [{"n": n, "where": w, **child(spectrum, folder, n, w)} for n, w in cases]
+    methods = ("gram", "jacobian")
+    return [{"method": name, **child(wide, folder, WIDE_N, name)} for name in methods]
 
 
 def main() -> None:
-    """Run all sizes and the peers, print the tables, write the JSON."""
+    """Measure the parts, print their tables, write the JSON."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(n) for n in text.split(",") if n]
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=lambda text: [int(n) for n in text.split(",")])
-    parser.add_argument("--memory", type=int, default=20000, help="largest size in memory")
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=PARTS)
+    parser.add_argument("--sizes", type=numbers, default=[20000], help="of rows")
+    parser.add_argument("--memory", type=int, default=20000, help="largest of them in memory")
+    parser.add_argument("--orders", type=numbers, default=[6000], help="of spectra")
+    parser.add_argument("--disk-orders", type=numbers, default=[], help="of spectra on disk alone")
     parser.add_argument("--folder", type=Path, default=Path("."), help="on the disk to measure")
-    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--mode", choices=("in_memory", "on_disk", "disk", "peers"))
     parser.add_argument("--out", type=Path, help="where to write JSON")
+    parser.add_argument("--mode", nargs="+", help="one measurement, of a process of its own")
+    parser.add_argument("--cores", type=int, default=0)
     options = parser.parse_args()
-    sizes, cores = options.sizes or [20000], options.cores
     if options.mode:
-        os.sched_setaffinity(0, set(range(cores)))
-        call = globals()[options.mode]
-        more = () if options.mode == "in_memory" else (str(options.folder),)
-        print(json.dumps(call(sizes[0], cores, *more)))
+        if options.cores:
+            os.sched_setaffinity(0, set(range(options.cores)))
+        mode, n, *more = options.mode
+        print(json.dumps(globals()[mode](int(n), *more)))
         return
     options.folder.mkdir(parents=True, exist_ok=True)
-    written = child("disk", 20000, cores, options.folder)
-    times = child("peers", PEERS_N, cores, options.folder)
-    tiles = (PEERS_N // PEERS_TILE) * (PEERS_N // PEERS_TILE + 1) // 2
-    ways = [
-        {"way": k, "seconds": v, "ms a tile": 1e3 * cores * (v - times["memory"]) / tiles}
-        for k, v in times.items()
-    ]
-    results = {"environment": environment(), "disk GB/s": written, "ways": ways, "rows": []}
-    print(f"{results['environment']}\n{written}\n{table(ways)}", flush=True)
-    for n, some in ((8000, 1), *((n, cores) for n in (8000, *sizes))):
-        results["rows"].append(measure(n, some, options.folder, options.memory))
-        print(table(results["rows"]).splitlines()[-1], flush=True)
-        if options.out:  # the last ones take minutes
+    there = options.out is not None and options.out.exists()
+    results = json.loads(options.out.read_text()) if there else {}
+    results["environment"] = environment()
+    for part in options.parts:
+        results[part] = measure(part, options)
+        print(f"{part}\n{table(results[part])}\n", flush=True)
+        if options.out:
             save(options.out, results)
-    print(table(results["rows"]))
 
 
 if __name__ == "__main__":

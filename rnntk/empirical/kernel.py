@@ -154,6 +154,7 @@ def _stored(
     to: writing.Destination,
 ) -> StoredKernel:
     """The kernel of checked batches on disk, every tile by one plan."""
+    writing.check_concrete(rnn, params, one.x, one.lengths, *(() if two is None else (two.x,)))
     _check_finite(params)
     second = one if two is None else two
     tile = to.tiles((len(one.x), len(second.x)), partial(min, tuning.PANEL))

@@ -142,6 +142,7 @@ def _check_range(rnn: ElmanRNN, pieces: Pieces) -> None:
 
 def _stored(rnn: ElmanRNN, one: Batch, two: Batch | None, to: writing.Destination) -> StoredKernel:
     """The kernel of checked batches on disk."""
+    writing.check_concrete(rnn, one, two)
     if rnn.r.per_step:
         raise ValueError(
             "rnn.readout must be 'last' or 'mean' with out, of whose kernels a tile is a matrix, "

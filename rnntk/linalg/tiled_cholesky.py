@@ -9,18 +9,18 @@ and the tiles of a column can be computed in any order by anybody. It is one of 
 summation that theorem 1 of docs/theory/spectrum.md allows.
 """
 
-import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
+from scipy.linalg import blas, lapack
+
+from rnntk.files import save_large
 
 Index = tuple[int, int]
 Run = Callable[[Callable[[Index], Any], Iterable[Index]], Iterable[Any]]
@@ -56,9 +56,13 @@ class TiledFactor:
     source: Source
     shift: float
 
+    @cached_property
+    def _cuts(self) -> tuple[slice, ...]:
+        return tuple(slice(*ends) for ends in pairwise(self.source.starts))
+
     @property
     def _count(self) -> int:
-        return len(self.source.starts) - 1
+        return len(self._cuts)
 
     def diagonal(self, number: int) -> Float[np.ndarray, " rows"]:
         """The shifted diagonal in one tile, as it is factored."""
@@ -85,40 +89,39 @@ class TiledFactor:
         file = self._file(index)
         if file.exists():
             return
-        tile = self.source.lower(index)
+        # BLAS and LAPACK work on columns in place, so on the transpose of a tile
+        tile = self.source.lower(index).T
         if i == j:
             np.fill_diagonal(tile, np.diagonal(tile) - self.shift)
         for k in range(j):
-            left = self._tile((i, k))
-            tile -= left @ (left if i == j else self._tile((j, k))).T
+            left = self._tile((i, k)).T
+            if i == j:
+                tile = blas.dsyrk(-1.0, left, 1.0, tile, trans=1, lower=1, overwrite_c=1)
+            else:
+                above = self._tile((j, k)).T
+                tile = blas.dgemm(-1.0, above, left, 1.0, tile, trans_a=1, overwrite_c=1)
         if i == j:
-            # LAPACK works on columns in place: the transpose has the lower triangle it needs
-            factor, info = scipy.linalg.lapack.dpotrf(tile.T, lower=1, clean=1)
-            if info or not np.isfinite(np.diagonal(factor)).all():
+            tile, info = lapack.dpotrf(tile, lower=1, clean=1, overwrite_a=1)
+            if info or not np.isfinite(np.diagonal(tile)).all():
                 raise NotPositiveError(f"The pivot in tile {j} is not positive.")
         else:
-            triangle = self._tile((j, j))
-            factor = scipy.linalg.solve_triangular(
-                triangle, tile.T, lower=True, check_finite=False
-            ).T
-        part = file.with_suffix(f".{uuid.uuid4().hex}.part")
-        with part.open("wb") as stream:
-            np.save(stream, np.ascontiguousarray(factor))
-        os.replace(part, file)
+            tile = _divided(self._tile((j, j)), tile)
+        factor = tile if i == j else tile.T
+        save_large(
+            file, tile.nbytes, lambda content: np.copyto(_matrix(content, factor.shape), factor)
+        )
 
     def solve(self, right: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """The inverse of the factored matrix times columns, reading the factor twice."""
-        x, ends = right.astype(np.float64), self.source.starts
-        cuts = [slice(a, b) for a, b in pairwise(ends)]
-        solve = partial(scipy.linalg.solve_triangular, lower=True, check_finite=False)
-        for j, rows in enumerate(cuts):
+        x = right.astype(np.float64)
+        for j, rows in enumerate(self._cuts):
             for k in range(j):
-                x[rows] -= self._tile((j, k)) @ x[cuts[k]]
-            x[rows] = solve(self._tile((j, j)), x[rows])
-        for j in reversed(range(self._count)):
-            x[cuts[j]] = solve(self._tile((j, j)), x[cuts[j]], trans="T")
+                x[rows] -= self._tile((j, k)) @ x[self._cuts[k]]
+            x[rows] = _divided(self._tile((j, j)), x[rows])
+        for j, rows in reversed(list(enumerate(self._cuts))):
+            x[rows] = _divided(self._tile((j, j)), x[rows], transposed=True)
             for k in range(j):
-                x[cuts[k]] -= self._tile((j, k)).T @ x[cuts[j]]
+                x[self._cuts[k]] -= self._tile((j, k)).T @ x[rows]
         return x
 
     def indices(self) -> Iterator[Index]:
@@ -126,8 +129,20 @@ class TiledFactor:
         return ((i, j) for j in range(self._count) for i in range(j, self._count))
 
     def _tile(self, index: Index) -> Float[np.ndarray, "rows columns"]:
-        tile: np.ndarray = np.load(self._file(index), allow_pickle=False)
-        return tile
+        shape = tuple(cut.stop - cut.start for cut in (self._cuts[k] for k in index))
+        return _matrix(np.fromfile(self._file(index), np.uint8), shape)
 
     def _file(self, index: Index) -> Path:
-        return self.folder / f"{index[0]}-{index[1]}.npy"
+        return self.folder / f"{index[0]}-{index[1]}"
+
+
+def _matrix(content: np.ndarray, shape: tuple[int, ...]) -> Float[np.ndarray, "rows columns"]:
+    return content.view(np.float64).reshape(shape)
+
+
+def _divided(
+    lower: Float[np.ndarray, "m m"], b: Float[np.ndarray, "m k"], *, transposed: bool = False
+) -> Float[np.ndarray, "m k"]:
+    """The inverse of a lower triangle, or of its transpose, times columns, which may be lost."""
+    # in the order of columns the triangle is an upper one
+    return blas.dtrsm(1.0, lower.T, b, trans_a=not transposed, overwrite_b=1)

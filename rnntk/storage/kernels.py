@@ -1,11 +1,10 @@
 """The two kernels of a store together."""
 
 import os
-from pathlib import Path
 from typing import Any, cast
 
 from rnntk.kernel import Kernel
-from rnntk.storage.layout import Index, Layout, open_layout
+from rnntk.storage.layout import Index, Layout, folder_of, open_layout
 from rnntk.storage.matrices import StoredMatrix
 
 
@@ -116,10 +115,11 @@ def open_kernel(path: str | os.PathLike[str]) -> StoredKernel:
     Raises:
         FileNotFoundError: if there is nothing.
         ValueError: if there is something else.
+        TypeError: for what is no path.
         ImportError: if the package zarr is missing.
 
     Example:
         >>> kernel = rnntk.open_kernel("kernel.zarr")  # doctest: +SKIP
         >>> kernel.ntk[:10, :10]  # doctest: +SKIP
     """
-    return StoredKernel.of(open_layout(Path(path).resolve()))
+    return StoredKernel.of(open_layout(folder_of(path, "path")))

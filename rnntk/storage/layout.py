@@ -26,11 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from rnntk.storage.chunks import read_chunk, write_chunk
 from rnntk.storage.identity import check_same
 
 FORMAT = 1
 KINDS = ("ntk", "nngp")
 _ATTRIBUTES = "rnntk"
+_KEYS = {"identity", "mirror", "tile", "kinds", "folders"}
 Index = tuple[int, int]
 
 
@@ -89,6 +91,11 @@ class Layout:
         rows, columns = self.array(self.kinds[0]).shape
         return rows, columns
 
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """Of the kernels."""
+        return np.dtype(self.array(self.kinds[0]).dtype)
+
     @property
     def counts(self) -> Index:
         """Tiles along the two axes."""
@@ -96,12 +103,21 @@ class Layout:
 
     @cached_property
     def _group(self) -> Any:
-        return zarr().open_group(str(self.path), mode="r+")
+        return zarr().open_group(str(self.path), mode="r")
 
     def array(self, name: str) -> Any:
-        """An array of the store, whose description is read once."""
+        """An array of the store, whose description is read once.
+
+        Raises:
+            ValueError: if it is not there, or its description damaged.
+        """
         if name not in self._arrays:
-            self._arrays[name] = self._group[name]
+            try:
+                self._arrays[name] = self._group[name]
+            except (KeyError, ValueError) as error:
+                raise ValueError(
+                    f"{self.path} lacks its array {name}: remove the store."
+                ) from error
         return self._arrays[name]
 
     @cached_property
@@ -154,22 +170,56 @@ class Layout:
         Raises:
             ValueError: if it is not there, or damaged.
         """
-        if not self.chunk(kind, index).is_file():
+        try:
+            block = read_chunk(self.chunk(kind, index), self.dtype, self.tile)
+        except FileNotFoundError:
             raise ValueError(
                 f"{self.path} lacks tile {index} of {kind}; the call that began it goes on with it."
-            )
-        try:
-            block = self.array(kind).get_block_selection(index)
+            ) from None
         except (ValueError, OSError) as error:
             raise ValueError(
                 f"{self.path} has a damaged tile {index} of {kind} ({error}): "
                 "verify(discard=True) drops such tiles, the call that began it computes them anew."
             ) from error
-        return np.asarray(block)
+        ends = (n - i * size for n, i, size in zip(self.shape, index, self.tile, strict=True))
+        return block[tuple(map(slice, ends))]
+
+    def part(self, folder: str, number: int) -> dict[str, np.ndarray]:
+        """What is kept of the sequences of one tile, of the folder ``one`` or ``two``.
+
+        Raises:
+            ValueError: if any of it is damaged.
+        """
+        found = {}
+        for name in self.names(folder):
+            array = self.array(f"{folder}/{name}")
+            path = self.path.joinpath(folder, name, "c", str(number), *"0" * (array.ndim - 1))
+            try:
+                chunk = read_chunk(path, np.dtype(array.dtype), array.chunks)
+            except (ValueError, OSError) as error:
+                raise ValueError(
+                    f"{self.path} has damaged sequences, {path} ({error}): remove the store."
+                ) from error
+            found[name] = chunk[: array.shape[0] - number * len(chunk)]
+        return found
 
     def write(self, kind: str, index: Index, block: np.ndarray) -> None:
         """One chunk, which appears as a whole."""
-        self.array(kind).set_block_selection(index, block)
+        write_chunk(self.chunk(kind, index), block, self.tile)
+
+
+def folder_of(path: str | os.PathLike[str], name: str) -> Path:
+    """The folder that an argument means.
+
+    Raises:
+        TypeError: for what is no path.
+        ValueError: for an address of another kind.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {type(path).__name__}.")
+    if "://" in os.fspath(path):
+        raise ValueError(f"{name} must be a folder that all workers see, got {os.fspath(path)!r}.")
+    return Path(path).expanduser().resolve()
 
 
 def open_layout(path: Path) -> Layout:
@@ -183,11 +233,15 @@ def open_layout(path: Path) -> Layout:
         raise FileNotFoundError(f"There is no kernel at {path}.")
     try:
         attributes = dict(zarr().open_group(str(path), mode="r").attrs)[_ATTRIBUTES]
-        version = attributes["format"]
-    except (FileNotFoundError, KeyError, NotADirectoryError):
-        raise ValueError(f"{path} is no stored kernel: it lacks rnntk's attributes.") from None
-    if version != FORMAT:
-        raise ValueError(f"{path} must have the format {FORMAT}, got {version!r}.")
+        version, lacking = attributes["format"], _KEYS - attributes.keys()
+    # also of a description that is cut short, which is no JSON
+    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no stored kernel: it lacks rnntk's attributes.") from error
+    if version != FORMAT or lacking:
+        told = (
+            f"and the attributes {sorted(_KEYS)}, got the format {version!r}, {sorted(attributes)}"
+        )
+        raise ValueError(f"{path} must have the format {FORMAT} {told}.")
     return Layout(path, attributes)
 
 
@@ -263,4 +317,5 @@ def _make(
                 data=array,
                 chunks=(*rows, *array.shape[1:]),
                 compressors=checksum,
+                config={"write_empty_chunks": True},  # else zeros would be left out
             )

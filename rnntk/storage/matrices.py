@@ -31,8 +31,8 @@ def free_memory() -> int:
 class StoredMatrix:
     """One of the kernels of a store, from :func:`rnntk.open_kernel`.
 
-    ``K[i, j]`` takes whole numbers, slices with steps of at least 1, and for one axis an array of
-    indices, and gives NumPy arrays. ``K @ v`` reads every tile once, whatever the number of
+    ``K[i, j]`` takes whole numbers, slices, and for one axis an array of indices, and gives NumPy
+    arrays. ``K @ v`` reads every tile once, whatever the number of
     columns, and gives float64: products within a tile are in the kernel's dtype, sums over tiles in
     float64. ``np.asarray(K)`` gives all of it, where half of the free memory holds that. Other
     readers of Zarr read it as well: ``dask.array.from_zarr(K.path, component=K.kind)``.
@@ -81,7 +81,7 @@ class StoredMatrix:
     @property
     def dtype(self) -> np.dtype:
         """Of the entries."""
-        return np.dtype(self.layout.array(self.kind).dtype)
+        return self.layout.dtype
 
     @property
     def nbytes(self) -> int:
@@ -122,9 +122,9 @@ class StoredMatrix:
         ]
         if len(given) == 2 and all(np.ndim(part) for part in given):
             raise IndexError(f"{self!r} takes an array of indices for one axis only, got two.")
-        whole = tuple(not isinstance(part, int | np.integer) for part in given)
         block = self._gathered(axes[0], axes[1])
-        return block[tuple(slice(None) if kept else 0 for kept in whole)]
+        single = (not isinstance(part, slice) and np.ndim(part) == 0 for part in given)
+        return block[tuple(0 if one else slice(None) for one in single)]
 
     def _gathered(self, rows: Axis, columns: Axis) -> np.ndarray:
         """Rows and columns, from the tiles that hold any of them."""
@@ -148,6 +148,8 @@ class StoredMatrix:
             raise ValueError(
                 f"{self!r} must be multiplied by {self.shape[1]} rows, got shape {values.shape}."
             )
+        if not np.can_cast(values.dtype, np.float64, "same_kind"):
+            raise TypeError(f"{self!r} must be multiplied by real numbers, got {values.dtype}.")
         wide = values.astype(np.float64, copy=False).reshape(len(values), -1)
         if self.symmetric:
             product = tiled.multiply(self.tiles(), wide)
@@ -230,12 +232,13 @@ class StoredMatrix:
 def _axis(part: Any, n: int) -> Axis:
     """An index of one axis, a whole number as a slice of one."""
     if isinstance(part, slice):
-        if part.step is not None and part.step < 1:
-            raise IndexError(f"slices must have steps of at least 1, got {part}.")
         return part
     found = np.asarray(part)
+    if found.size == 0:
+        found = found.astype(int)
     if found.ndim > 1 or not np.issubdtype(found.dtype, np.integer):
-        raise IndexError(f"indices must be whole numbers, slices or vectors of them, got {part!r}.")
+        given = f"{found.dtype} of shape {found.shape}"
+        raise IndexError(f"indices must be whole numbers, slices or vectors of them, got {given}.")
     found = np.atleast_1d(found)
     if ((found < -n) | (found >= n)).any():
         raise IndexError(f"indices must lie in -{n}..{n - 1}, got {part!r}.")

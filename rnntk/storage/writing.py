@@ -16,12 +16,11 @@ from rnntk import checks
 from rnntk.files import fingerprint
 from rnntk.kernel import Kernel
 from rnntk.storage.kernels import StoredKernel
-from rnntk.storage.layout import KINDS, Index, Layout, create, opened
+from rnntk.storage.layout import KINDS, Index, create, folder_of, opened
 from rnntk.tiling import tuning
 from rnntk.tiling.executors import Run, on_executor
 from rnntk.tiling.threads import one_core
 
-_PIECE = 128  # rows and columns that are transposed at a time
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -52,26 +51,25 @@ class Destination:
         """Checked arguments, or None without ``out``.
 
         Raises:
-            TypeError: for what is no executor.
+            TypeError: for what is no path, or no executor.
             ValueError: for the others without ``out``, or wrong ones.
         """
         if out is None:
             if executor is not None or tile is not None or tuple(kinds) != KINDS:
                 raise ValueError("executor, tile and kinds must come with out, got them alone.")
             return None
-        if executor is not None and not hasattr(executor, "submit"):
+        path = folder_of(out, "out")
+        if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
             raise TypeError(
                 "executor must be one of concurrent.futures, or have its submit (of a Dask client: "
-                f"client.get_executor()), got {type(executor).__name__}."
+                f"client.get_executor()), got {executor!r}."
             )
-        if "://" in os.fspath(out):
-            raise ValueError(f"out must be a folder that all workers see, got {os.fspath(out)!r}.")
         if isinstance(kinds, str) or not kinds or not set(kinds) <= set(KINDS):
             raise ValueError(f"kinds must be a selection of {KINDS}, got {kinds!r}.")
         size = None if tile is None else checks.check_size("tile", tile)
         # the tangent kernel comes last: what completes a tile
         chosen = tuple(kind for kind in reversed(KINDS) if kind in kinds)
-        return cls(Path(out).resolve(), executor, size, chosen)
+        return cls(path, executor, size, chosen)
 
     def tiles(self, sequences: tuple[int, int], part: Callable[[int], int]) -> tuple[int, int]:
         """Sequences a side of a stored tile, for both batches.
@@ -89,6 +87,16 @@ class Destination:
             number = min(-(-n // (8 * size)), max(1, tuning.STORED_TILE // size))
             sizes.append(min(self.tile or number * size, n))
         return sizes[0], sizes[1]
+
+
+def check_concrete(*values: Any) -> None:
+    """Refuse what has no numbers yet, in ``jit`` and the like.
+
+    Raises:
+        TypeError: saying so.
+    """
+    if not all(map(checks.is_concrete, jax.tree.leaves(values))):
+        raise TypeError("out must be left out in jit, grad and vmap, got it for traced arrays.")
 
 
 @dataclass(frozen=True)
@@ -146,14 +154,13 @@ class Task:
             return
         diagonal = layout.mirror and index[0] == index[1]
         with jax.enable_x64(self.x64), one_core():
-            one = _part(layout, "one", index[0] * layout.tile[0])
-            second = "one" if layout.mirror else "two"
-            two = None if diagonal else _part(layout, second, index[1] * layout.tile[1])
+            one = layout.part("one", index[0])
+            two = None if diagonal else layout.part("one" if layout.mirror else "two", index[1])
             kernel = self.compute(one, two, _whole(self.path, self.mark))
             for kind in layout.kinds:
                 block = np.asarray(getattr(kernel, kind))
                 for image in layout.images(index):
-                    layout.write(kind, image, block if image == index else _transposed(block))
+                    layout.write(kind, image, block if image == index else block.T)
 
 
 def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKernel:
@@ -201,20 +208,6 @@ def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKer
             "must see this folder."
         )
     return StoredKernel.of(layout)
-
-
-def _transposed(block: np.ndarray) -> np.ndarray:
-    """In pieces that stay in the cache."""
-    turned = np.empty(block.shape[::-1], block.dtype)
-    for i in range(0, block.shape[0], _PIECE):
-        for j in range(0, block.shape[1], _PIECE):
-            turned[j : j + _PIECE, i : i + _PIECE] = block[i : i + _PIECE, j : j + _PIECE].T
-    return turned
-
-
-def _part(layout: Layout, folder: str, start: int) -> Arrays:
-    rows = slice(start, start + layout.tile[folder == "two"])
-    return {name: layout.array(f"{folder}/{name}")[rows] for name in layout.names(folder)}
 
 
 @lru_cache(maxsize=2)

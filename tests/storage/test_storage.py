@@ -1,7 +1,9 @@
 """Kernels on disk: the same numbers as in memory, reading, going on, refusals, damage."""
 
 import dataclasses
+import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 import rnntk
 from rnntk import ElmanRNN, empirical_kernel, infinite_kernel
-from rnntk.tiling import executors, tuning
+from rnntk.tiling import tuning
 
 NETWORKS = {
     "last": ElmanRNN(),
@@ -103,6 +105,14 @@ def test_default_tile_is_whole_parts_of_the_engine(tmp_path):
     assert stored.tile_count == 6
 
 
+def test_tokens_that_are_zero(tmp_path):
+    x = draw(40)
+    x[10:30] = 0
+    stored = infinite_kernel(ElmanRNN(b_std=0.1), x, out=tmp_path / "k.zarr", tile=8)
+    expected = infinite_kernel(ElmanRNN(b_std=0.1), x)
+    np.testing.assert_allclose(stored.ntk, expected.ntk, rtol=1e-5)
+
+
 def test_one_kind_alone(tmp_path):
     x = draw(60)
     stored = infinite_kernel(ElmanRNN(), x, out=tmp_path / "k.zarr", kinds=["nngp"])
@@ -127,7 +137,7 @@ def index(n):
     ends = st.integers(-n - 3, n + 3) | st.none()
     return st.one_of(
         st.integers(-n, n - 1),
-        st.builds(slice, ends, ends, st.integers(1, 4) | st.none()),
+        st.builds(slice, ends, ends, st.sampled_from([None, 1, 2, 4, -1, -3])),
         st.lists(st.integers(-n, n - 1), max_size=6).map(lambda v: np.array(v, int)),
     )
 
@@ -153,7 +163,7 @@ def test_indexing_is_that_of_numpy(both, data):
         (..., "takes one or two indices"),
         (23, r"indices must lie in -23\.\.22, got 23"),
         (1.5, "whole numbers, slices or vectors"),
-        (slice(None, None, -1), "steps of at least 1"),
+        (np.ones(23, bool), r"vectors of them, got bool of shape \(23,\)"),
         ((np.array([0]), np.array([1])), "for one axis only"),
     ],
 )
@@ -180,6 +190,8 @@ def test_products_diagonal_and_tiles(both):
         both[1][0].diagonal()
     with pytest.raises(ValueError, match=r"multiplied by 23 rows, got shape \(3,\)"):
         both[0][0] @ np.ones(3)
+    with pytest.raises(TypeError, match="multiplied by real numbers, got complex128"):
+        both[0][0] @ np.ones(23, complex)
 
 
 def test_array_only_where_it_fits(both, monkeypatch):
@@ -212,7 +224,7 @@ def test_goes_on_with_what_is_missing(tmp_path, count):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rnntk.storage.writing.Task, "__call__", stop)
-        patch.setattr(executors, "in_threads", lambda call, items, device: map(call, items))
+        patch.setattr("rnntk.infinite.kernel.local_run", lambda *, threads: map)
         with pytest.raises(KeyboardInterrupt, match="stop"):
             infinite_kernel(ElmanRNN(), x, out=out, tile=16)
     begun = rnntk.open_kernel(out)
@@ -245,8 +257,36 @@ def test_wrong_options(options, message):
 
 
 def test_what_is_no_executor_is_refused(tmp_path):
-    with pytest.raises(TypeError, match=r"client\.get_executor\(\)\), got int"):
+    with pytest.raises(TypeError, match=r"client\.get_executor\(\)\), got 2"):
         infinite_kernel(ElmanRNN(), draw(4), out=tmp_path / "k", executor=2)
+    with pytest.raises(TypeError, match=r"got <class .*ThreadPoolExecutor'>"):
+        infinite_kernel(ElmanRNN(), draw(4), out=tmp_path / "k", executor=ThreadPoolExecutor)
+
+
+@pytest.mark.parametrize("path", [3, b"k", ["k"]])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(TypeError, match=f"out must be a path, got {type(path).__name__}"):
+        infinite_kernel(ElmanRNN(), draw(4), out=path)
+    with pytest.raises(TypeError, match=f"path must be a path, got {type(path).__name__}"):
+        rnntk.open_kernel(path)
+
+
+def test_traced_arrays_are_refused(tmp_path):
+    rnn, x = ElmanRNN(), draw(4)
+    params = rnn.init(jax.random.key(0), input_dim=3, width=4)
+    for call, argument in (
+        (lambda v: infinite_kernel(rnn, v, out=tmp_path / "k").ntk, x),
+        (lambda v: infinite_kernel(v, x, out=tmp_path / "k").ntk, rnn),
+        (lambda v: empirical_kernel(rnn, v, x, out=tmp_path / "k").ntk, params),
+    ):
+        with pytest.raises(TypeError, match="out must be left out in jit, grad and vmap"):
+            jax.jit(call)(argument)
+
+
+def test_a_path_from_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stored = infinite_kernel(ElmanRNN(), draw(4), out="~/k.zarr")
+    assert stored.path == rnntk.open_kernel("~/k.zarr").path == str(tmp_path / "k.zarr")
 
 
 def test_kernels_with_more_axes_are_refused(tmp_path):
@@ -282,6 +322,41 @@ def test_opening_what_is_no_kernel(tmp_path):
         rnntk.open_kernel(tmp_path)
     with pytest.raises(ValueError, match="is no stored kernel"):
         infinite_kernel(ElmanRNN(), draw(4), out=tmp_path)
+    with pytest.raises(ValueError, match="path must be a folder that all workers see, got 's3"):
+        rnntk.open_kernel("s3://bucket/k.zarr")
+
+
+@pytest.mark.parametrize("damage", ["", '{"zarr_format": 3, "node_ty', "{}", "other", "format"])
+def test_damaged_descriptions_are_refused(tmp_path, damage):
+    out, x = tmp_path / "k.zarr", draw(4)
+    infinite_kernel(ElmanRNN(), x, out=out)
+    file = out / "zarr.json"
+    told = json.loads(file.read_text())
+    if damage == "format":
+        told["attributes"]["rnntk"]["format"] = 99
+    else:
+        told["attributes"]["rnntk"].pop("identity")
+    file.write_text(json.dumps(told) if damage in ("format", "other") else damage)
+    for call in (
+        lambda: rnntk.open_kernel(out),
+        lambda: infinite_kernel(ElmanRNN(), x, out=out),
+    ):
+        with pytest.raises(ValueError, match=r"(is no stored kernel|must have the format 1)"):
+            call()
+
+
+def test_what_is_gone_is_named(tmp_path):
+    out, x = tmp_path / "k.zarr", draw(40)
+    infinite_kernel(ElmanRNN(), x, out=out, tile=16)
+    shutil.rmtree(out / "one")
+    (out / "ntk/c/0/0").unlink()
+    with pytest.raises(
+        ValueError, match=r"k\.zarr has damaged sequences, .*one/x/c/0/0/0 \(.*No such"
+    ):
+        infinite_kernel(ElmanRNN(), x, out=out, tile=16)
+    shutil.rmtree(out / "nngp")
+    with pytest.raises(ValueError, match=r"k\.zarr lacks its array nngp: remove the store"):
+        rnntk.open_kernel(out).ntk.shape  # noqa: B018
 
 
 def test_missing_package_is_named(tmp_path, monkeypatch):
