@@ -68,9 +68,11 @@ def save_large(path: Path, size: int, fill: Callable[[np.ndarray], Any]) -> None
 
 def _pages(size: int) -> np.ndarray:
     """Whole pages of the memory, as writing past the cache needs them, for so many bytes."""
-    rounded = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    page = mmap.PAGESIZE
+    rounded = -(-size // page) * page
     if len(getattr(_here, "pages", ())) < rounded:
-        _here.pages = np.frombuffer(mmap.mmap(-1, rounded), np.uint8)
+        more = np.empty(rounded + page, np.uint8)
+        _here.pages = more[-more.ctypes.data % page :]
     pages: np.ndarray = _here.pages
     return pages[:rounded]
 

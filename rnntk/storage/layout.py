@@ -238,10 +238,8 @@ def open_layout(path: Path) -> Layout:
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no stored kernel: it lacks rnntk's attributes.") from error
     if version != FORMAT or lacking:
-        told = (
-            f"and the attributes {sorted(_KEYS)}, got the format {version!r}, {sorted(attributes)}"
-        )
-        raise ValueError(f"{path} must have the format {FORMAT} {told}.")
+        found = f"{version!r} and {sorted(attributes)}"
+        raise ValueError(f"{path} must have the format {FORMAT} and {sorted(_KEYS)}, got {found}.")
     return Layout(path, attributes)
 
 

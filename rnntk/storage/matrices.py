@@ -32,10 +32,10 @@ class StoredMatrix:
     """One of the kernels of a store, from :func:`rnntk.open_kernel`.
 
     ``K[i, j]`` takes whole numbers, slices, and for one axis an array of indices, and gives NumPy
-    arrays. ``K @ v`` reads every tile once, whatever the number of
-    columns, and gives float64: products within a tile are in the kernel's dtype, sums over tiles in
-    float64. ``np.asarray(K)`` gives all of it, where half of the free memory holds that. Other
-    readers of Zarr read it as well: ``dask.array.from_zarr(K.path, component=K.kind)``.
+    arrays. ``K @ v`` reads every tile once, whatever the number of columns, and gives float64:
+    products within a tile are in the kernel's dtype, sums over tiles in float64. ``np.asarray(K)``
+    gives all of it, where half of the free memory holds that. Other readers of Zarr read it as
+    well: ``dask.array.from_zarr(K.path, component=K.kind)``.
 
     Every tile has a checksum, verified whenever it is read.
 
