@@ -162,9 +162,9 @@ import jax, numpy as np
 import rnntk, runs
 from rnntk.infinite import kernel as engine
 used, original = set(), engine._in_tiles
-def seen(rnn, scales, one, *rest):
-    used.update(one[0].layers[0].root_L.devices())
-    return original(rnn, scales, one, *rest)
+def seen(rnn, scales, one, *rest, **options):
+    used.update(*(piece[0].layers[0].root_L.devices() for piece in one.values()))
+    return original(rnn, scales, one, *rest, **options)
 engine._in_tiles = seen
 runs.compute(sys.argv[1])
 assert len(jax.local_devices()) == 2
