@@ -31,12 +31,13 @@ jax.config.update("jax_enable_x64", True)
 # %% [markdown]
 # ## Data
 #
-# The first 898 digits to learn from, the other 899 to test: they are by other writers.
+# The first 832 digits to learn from, the last 832 to test: they are by other writers.
 
 # %%
 digits = rnntk.datasets.digits()
-x, y = jnp.asarray(digits.x[:898]), digits.y[:898]
-x_test, y_test = jnp.asarray(digits.x[898:]), digits.y[898:]
+n = 832
+x, y = jnp.asarray(digits.x[:n]), digits.y[:n]
+x_test, y_test = jnp.asarray(digits.x[-n:]), digits.y[-n:]
 targets = np.eye(10)[y] - 0.1
 
 # %% [markdown]
@@ -55,7 +56,7 @@ for activation in ("relu", "erf"):
             direction = "both ways" if bidirectional else "forward"
             name = f"{activation}, {direction}, {kind.upper()}"
             candidates[name] = (np.asarray(getattr(train, kind)), np.asarray(getattr(cross, kind)))
-flat, flat_test = digits.x[:898].reshape(898, -1), digits.x[898:].reshape(899, -1)
+flat, flat_test = digits.x[:n].reshape(n, -1), digits.x[-n:].reshape(n, -1)
 for gamma in (0.03, 0.1, 0.3):
     kernels = rbf_kernel(flat, gamma=gamma), rbf_kernel(flat_test, flat, gamma=gamma)
     candidates[f"RBF, gamma {gamma}"] = kernels
@@ -88,14 +89,14 @@ plt.show()
 # time. Mean and range of three random choices.
 
 # %%
-sizes = np.array([25, 50, 100, 200, 400, 898])
+sizes = np.array([25, 50, 100, 200, 400, n])
 best_rbf = min(set(results) - set(networks), key=results.get)
 figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
 for name, color, style in ((best, "0.1", "o-"), (best_rbf, "0.55", "s--")):
     train_kernel, test_kernel = candidates[name]
     curve = np.zeros((len(sizes), 3))
     for j in range(3):
-        order = np.random.default_rng(j).permutation(898)
+        order = np.random.default_rng(j).permutation(n)
         for i, size in enumerate(sizes):
             chosen = order[:size]
             part = train_kernel[np.ix_(chosen, chosen)]
@@ -104,6 +105,8 @@ for name, color, style in ((best, "0.1", "o-"), (best_rbf, "0.55", "s--")):
     axes.fill_between(sizes, curve.min(axis=1), curve.max(axis=1), color=color, alpha=0.2, lw=0)
     axes.plot(sizes, curve.mean(axis=1), style, color=color, ms=4, label=name)
 axes.set_xscale("log")
+axes.set_xticks(sizes, sizes)
+axes.minorticks_off()
 axes.set_xlabel("training digits")
 axes.set_ylabel("test accuracy")
 axes.legend()
@@ -140,14 +143,14 @@ print(f"mean probability {confidence.mean():.3f}, accuracy {right.mean():.3f}")
 # ## A Gaussian process, its hyper-parameters and its band
 #
 # How much ink do the last three rows hold, given the first five? A regression with noise. The
-# standard deviations of the network and the noise maximize the marginal likelihood of 150 digits;
+# standard deviations of the network and the noise maximize the marginal likelihood of 128 digits;
 # then the posterior is asked for digits that it has not seen.
 
 # %%
 rows, ink = x[:, :5], np.asarray(x[:, 5:].sum(axis=(1, 2)))
-centre = ink[:150].mean()
+centre = ink[:128].mean()
 found = rnntk.predict.fit_hyperparameters(
-    *(rnntk.ElmanRNN("erf", b_std=0.1), rows[:150], ink[:150] - centre, jax.random.key(0)),
+    *(rnntk.ElmanRNN("erf", b_std=0.1), rows[:128], ink[:128] - centre, jax.random.key(0)),
     starts=2,
     iterations=15,
     progress=False,
@@ -158,21 +161,21 @@ stds = {
 print(stds, f"noise {found.noise:.3g}", f"log likelihood {found.log_marginal_likelihood:.1f}")
 
 # %%
-prior = np.asarray(rnntk.infinite_kernel(found.rnn, rows[:300]).nngp)
-process = rnntk.predict.GaussianProcess(prior[:150, :150], ink[:150] - centre, found.noise)
-mean = process.mean(prior[150:, :150]) + centre
-variance = process.variance(prior[150:, :150], np.diagonal(prior)[150:]) + found.noise
+prior = np.asarray(rnntk.infinite_kernel(found.rnn, rows[:256]).nngp)
+process = rnntk.predict.GaussianProcess(prior[:128, :128], ink[:128] - centre, found.noise)
+mean = process.mean(prior[128:, :128]) + centre
+variance = process.variance(prior[128:, :128], np.diagonal(prior)[128:]) + found.noise
 order = np.argsort(mean)
 band = 2 * np.sqrt(variance[order])
 figure, axes = plt.subplots(figsize=(5.5, 3.5), layout="constrained")
 axes.fill_between(
-    np.arange(150), mean[order] - band, mean[order] + band, color="0.8", lw=0, label="95 % band"
+    np.arange(128), mean[order] - band, mean[order] + band, color="0.8", lw=0, label="95 % band"
 )
 axes.plot(mean[order], color="0.1", label="posterior mean")
-axes.plot(ink[150:300][order], ".", color="0.4", ms=4, label="digits")
+axes.plot(ink[128:256][order], ".", color="0.4", ms=4, label="digits")
 axes.set_xlabel("new digits, by predicted ink")
 axes.set_ylabel("ink of the last three rows")
 axes.legend()
 plt.show()
-within = np.mean(np.abs(ink[150:300] - mean) < 2 * np.sqrt(variance))
+within = np.mean(np.abs(ink[128:256] - mean) < 2 * np.sqrt(variance))
 print(f"within the band: {within:.2f}")

@@ -14,7 +14,6 @@ from rnntk import (
     empirical,
     interop,
     layouts,
-    plot,
     predict,
     sgd_risk,
     spectrum,
@@ -64,7 +63,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """The estimators when they are asked for: they load scikit-learn, which takes a second."""
-    if name == "estimators":
-        return importlib.import_module("rnntk.estimators")
+    """What loads scikit-learn or matplotlib, half a second and more, when it is asked for."""
+    if name in {"estimators", "plot"}:
+        return importlib.import_module(f"rnntk.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,10 +10,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: light optimization halves their time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("MPLBACKEND", "agg")
-# Compilation takes most of the time. Variables, as processes that tests start read them too.
+# Compilation takes most of the time, and the many small programs most of that: all are kept.
+# Variables, as processes that tests start read them too.
 CACHE = Path(__file__).parent.parent / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis
 import jax
@@ -22,6 +23,8 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+MANY_MAPS = 8000
 
 hypothesis.settings.register_profile("rnntk", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("rnntk")
@@ -51,12 +54,15 @@ def nt() -> ModuleType:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled() -> Iterator[None]:
-    """Let go of what one module compiled.
+    """Let go of compiled programs where there are many; else later modules use them too.
 
-    Each program takes memory maps, of which Linux gives a process 65530; beyond, it crashes.
+    Each program takes memory maps, of which Linux gives a process 65530; beyond, it crashes. The
+    programs of 8000 take a gigabyte.
     """
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

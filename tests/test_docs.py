@@ -1,12 +1,10 @@
 """The pages of the documentation: their code runs, their links lead somewhere, none is missing."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scripts import assert_runs
 
 import rnntk
 
@@ -43,15 +41,7 @@ def test_pages_with_code_are_found() -> None:
 def test_code_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks(path)))
-    result = subprocess.run(
-        [sys.executable, "-W", "error::RuntimeWarning", script],
-        cwd=tmp_path,
-        env=os.environ | {"MPLBACKEND": "agg"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    assert_runs(script, tmp_path, "error::RuntimeWarning")
 
 
 @pytest.mark.parametrize("path", [ROOT / "README.md", *PAGES], ids=name)

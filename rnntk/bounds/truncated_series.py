@@ -5,7 +5,6 @@ coefficients that are not negative, so that whatever is left out makes the rest 
 """
 
 import numpy as np
-import scipy.signal
 from jaxtyping import Float
 
 Series = Float[np.ndarray, "..."]
@@ -31,6 +30,8 @@ def product(one: Series, two: Series) -> Series:
     size = one.shape[0]
     if one.ndim == 1:
         return np.convolve(one, two)[:size]
+    import scipy.signal  # not above: it loads for a third of a second, and most need no bounds
+
     whole = scipy.signal.convolve(one, two, method="direct")
     found = whole[(slice(size),) * one.ndim]
     return np.where(sum(np.indices(found.shape)) < size, found, 0.0)

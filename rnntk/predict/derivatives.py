@@ -14,6 +14,7 @@ from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import ElmanRNN
 from rnntk.tiling import tuning
 from rnntk.tiling.threads import in_threads
+from rnntk.tiling.tiles import equal_cuts, even_size
 
 STDS = ("w_std", "u_std", "b_std")
 """Those whose derivatives are computed; both kernels are proportional to the square of v_std."""
@@ -33,7 +34,8 @@ def kernel_with_derivatives(
     """
     kernel = np.asarray(getattr(infinite_kernel(rnn, x, lengths1=lengths), kind), np.float64)
     derivatives = {name: np.empty_like(kernel) for name in STDS}
-    cuts = [slice(start, start + _TILE) for start in range(0, len(x), _TILE)]
+    size = even_size(len(x), _TILE, tuning.LANES)
+    cuts = [slice(start, start + size) for start, size in equal_cuts(len(x), size)]
     pairs = [(a, b) for i, a in enumerate(cuts) for b in cuts[i:]]
     stds = jnp.asarray([float(getattr(rnn, name)) for name in STDS], x.dtype)
 

@@ -101,8 +101,9 @@ def log_marginal_likelihood(
 
     Example:
         >>> import numpy as np, rnntk
-        >>> x, y = np.eye(3, dtype="float32")[:, :, None], np.array([1.0, -1.0, 0.0])
-        >>> result = log_marginal_likelihood(rnntk.ElmanRNN("erf", b_std=0.1), x, y, noise=0.1)
+        >>> x = np.random.default_rng(0).standard_normal((6, 3, 1)).astype("float32")
+        >>> rnn = rnntk.ElmanRNN("erf", b_std=0.1)
+        >>> result = log_marginal_likelihood(rnn, x, x[:, -1, 0], noise=0.1)
         >>> sorted(result.gradient)
         ['b_std', 'noise', 'u_std', 'v_std', 'w_std']
     """

@@ -125,8 +125,11 @@ def test_gelu_of_one_sequence():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "name",
-    # by series, as tanh
-    [pytest.param(v, marks=pytest.mark.slow) if v == "elu" else v for v in activations.NAMES],
+    [
+        # by series, as tanh and silu
+        pytest.param(v, marks=pytest.mark.slow) if v in ("elu", "sigmoid", "softplus") else v
+        for v in activations.NAMES
+    ],
 )
 def test_angles_of_duplicates_are_zero_and_gradients_finite(name):
     activation = activations.resolve(name)

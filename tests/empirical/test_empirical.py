@@ -40,9 +40,11 @@ def brute_force(rnn, params, x1, x2, lengths1, lengths2, key):
     """All inner products of all gradients, (n1, [t1,] n2, [t2,] o, o)."""
 
     def gradients(x, lengths, key):
-        jacobian = jax.jacobian(lambda p: rnn.apply(p, x, lengths, key=key))(params)
-        leaves = jax.tree_util.tree_leaves_with_path(jacobian)
-        shape = rnn.apply(params, x, lengths, key=key).shape
+        def apply(p):
+            return rnn.apply(p, x, lengths, key=key)
+
+        leaves = jax.tree_util.tree_leaves_with_path(jax.jit(jax.jacobian(apply))(params))
+        shape = jax.eval_shape(apply, params).shape
         trained = [g.reshape(*shape, -1) for path, g in leaves if path[-1].key in rnn.trainable]
         return np.concatenate(trained, axis=-1)
 

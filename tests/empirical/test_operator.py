@@ -27,7 +27,7 @@ def test_is_the_product_of_jacobians_with_vectors(options, outputs):
 
     def gradients():
         apply = jax.jacobian(lambda p: rnn.apply(p, x, lengths, key=key).reshape(-1))
-        leaves = jax.tree_util.tree_leaves_with_path(apply(params))
+        leaves = jax.tree_util.tree_leaves_with_path(jax.jit(apply)(params))
         return np.concatenate(
             [g.reshape(size, -1) for path, g in leaves if path[-1].key in rnn.trainable], axis=1
         )

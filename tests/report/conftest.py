@@ -9,7 +9,6 @@ import pytest
 
 from rnntk import cli, report
 from rnntk.report import problem
-from rnntk.report.settings import Settings
 
 
 @contextlib.contextmanager
@@ -27,15 +26,27 @@ def restore_x64():
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """A finished report, made by the command line in float64."""
+def made(tmp_path_factory):
+    """A finished report, made by the command line in float64: its folder, and its results."""
+    results = []
+
+    def run(settings, *, original=report.run):
+        results.append(original(settings))
+        return results[-1]
+
     out = tmp_path_factory.mktemp("report") / "new" / "folder"
     with precision_kept(), pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(problem, "MAX_TEST", 100)
+        patch.setattr(report, "run", run)
         options = "--n 24 --widths 64,16,32 --seeds 2 --steps 40 --certify"
         code = cli.main(["report", *options.split(), "--out", str(out)])
     assert code == 0
-    return out
+    return out, results[0]
+
+
+@pytest.fixture(scope="session")
+def folder(made):
+    return made[0]
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +60,6 @@ def arrays(folder):
 
 
 @pytest.fixture(scope="session")
-def finished(folder):
+def finished(made):
     """The results as the library returns them."""
-    with precision_kept(), pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        patch.setattr(problem, "MAX_TEST", 100)
-        return report.run(
-            Settings(n=24, widths=(16, 32), seeds=2, steps=40, out=str(folder.parent / "b"))
-        )
+    return made[1]

@@ -92,17 +92,17 @@ def test_page_explains_a_slope_far_from_theory(finished, slope, said):
 
 
 def test_page_says_what_is_not_defined(finished):
-    lost = np.full((2, 2), np.nan)
+    lost = np.full((3, 2), np.nan)
     none = Convergence(lost, lost[:, 0], None, None)
     widths = dataclasses.replace(
         finished.widths,
         kinds=dict.fromkeys(finished.widths.kinds, none),
         trace_over_limit=lost,
-        overflowed=(2, 2),
+        overflowed=(2, 2, 2),
     )
     text = shown(dataclasses.replace(finished, widths=widths))
     assert "the trace alone is not defined times" in text
-    assert "2 of width 16, 2 of width 32" in text
+    assert "2 of width 16, 2 of width 32, 2 of width 64" in text
 
 
 @pytest.mark.parametrize(

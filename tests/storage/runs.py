@@ -7,7 +7,7 @@ import numpy as np
 
 import rnntk
 
-TILE, N = 16, 300
+TILE, N = 16, 304
 RNN = rnntk.ElmanRNN("erf", b_std=0.3)
 
 

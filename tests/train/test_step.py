@@ -102,13 +102,13 @@ CASES = {
         None,
     ),
     **{
-        f"only {group}": (
+        f"only {groups[0]} and {groups[1]}": (
             ElmanRNN("tanh", b_std=0.4, depth=2, initial_state="shared", initial_state_std=0.5,
-                     trainable=(group,)),
+                     trainable=groups),
             "squared",
             None,
         )
-        for group in "WUbV"
+        for groups in (("W", "b"), ("U", "V"))
     },
 }  # fmt: skip
 

@@ -36,14 +36,16 @@ def test_a_stream_is_its_samples_in_order(size, batch_size, steps):
     b = batch_size or size
     start = jax.tree.map(lambda leaf: leaf[0], found.initial_params)
     params, rnn = start, ElmanRNN()
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params, x, y):
+        change = rnn.apply(params, x) - rnn.apply(start, x)
+        return jnp.square(change[:, 0] - y).sum() / (2 * b)
+
     for step in range(steps):
         rows = slice(step * b, (step + 1) * b)
-
-        def loss(params, rows=rows):
-            change = rnn.apply(params, x[rows]) - rnn.apply(start, x[rows])
-            return jnp.square(change[:, 0] - y[rows]).sum() / (2 * b)
-
-        value, gradient = jax.value_and_grad(loss)(params)
+        value, gradient = loss(params, x[rows], y[rows])
         np.testing.assert_allclose(found.losses[0, step], value, rtol=1e-12)
         params = jax.tree.map(lambda p, g: p - 0.05 * g, params, gradient)
     for got, want in zip(*map(jax.tree.leaves, (found.params, params)), strict=True):
