@@ -5,7 +5,6 @@ the form in which kernels are carried, ``cells`` the loop that a readout needs; 
 pairs are compiled and put together. Derivation: docs/theory/infinite.md.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -34,9 +33,11 @@ from rnntk.storage.kernels import StoredKernel
 from rnntk.tiling import tuning
 from rnntk.tiling.executors import local_run
 from rnntk.tiling.threads import in_threads
-from rnntk.tiling.tiles import Grid, InMemory, Tile, assemble, cut, cuts, even_size
+from rnntk.tiling.tiles import Cut, Grid, InMemory, Tile, assemble, cut, cuts, even_size
 
-Batch = tuple[Float[Array, "_ _ d"], Int[Array, " _"] | None]
+Batch = tuple[Float[Array, "_ _ d"], Int[Array | np.ndarray, " _"] | None]
+Sides = tuple[Marginals, ...]  # for each direction of reading
+Pieces = dict[Cut, Sides]  # of a batch, as tiles need them
 _CHECKED = 4096  # sequences whose marginals are looked at together
 
 
@@ -107,38 +108,36 @@ def infinite_kernel(
     if to is not None:
         return _stored(rnn, (x1, lengths1), None if x2 is None else (x2, lengths2), to)
     scales = squares(rnn, x1.shape[-1], x1.dtype)
-    steps = x1.shape[1], (x1 if x2 is None else x2).shape[1]
-    if all(map(checks.is_concrete, (rnn.w_std, rnn.u_std, rnn.b_std, rnn.v_std, x1, x2))):
-        pairs = len(x1) * len(x1 if x2 is None else x2)
-        if pairs * (min(steps) if rnn.r.ends_only else math.prod(steps)) <= tuning.BUCKETED:
-            x1, lengths1 = _bucketed(x1, lengths1, max(steps))
-            if x2 is not None:
-                x2, lengths2 = _bucketed(x2, lengths2, max(steps))
-    batches = (x1, lengths1), (x1 if x2 is None else x2, lengths2)
-    traced = not all(map(checks.is_concrete, jax.tree.leaves((rnn, batches))))
-    n1, n2 = (len(x) for x, _ in batches)
-    sizes = (n1, n2) if traced else (_size(n1, _platform(x1)), _size(n2, _platform(x1)))
-    one = _marginals(rnn, scales, batches[0], sizes[0])
-    two = None if x2 is None else _marginals(rnn, scales, batches[1], sizes[1])
+    batches: list[Batch] = [(x1, lengths1)] if x2 is None else [(x1, lengths1), (x2, lengths2)]
+    (n1, t1), (n2, t2) = (batches[i][0].shape[:2] for i in (0, -1))
+    cells = min(t1, t2) if rnn.r.ends_only else t1 * t2
+    concrete = all(map(checks.is_concrete, jax.tree.leaves((rnn, batches))))
+    platform = _device(x1).platform if concrete else None
+    if concrete and n1 * n2 * cells <= tuning.BUCKETED:
+        batches = [_bucketed(batch, max(t1, t2)) for batch in batches]
+    one, *other = (
+        _marginals(rnn, scales, batch, _size(len(batch[0]), platform)) for batch in batches
+    )
+    two = other[0] if other else one
     if not all(map(checks.is_concrete, jax.tree.leaves((rnn, one, two)))):
-        return _compiled(None)(rnn, scales, one, two or one, mirror=two is None)
-    _check_range(rnn, (*one, *(two or ())))
-    kernel = _in_tiles(rnn, scales, one, two, sizes)
+        return _compiled(None)(rnn, scales, _joined(one), _joined(two), mirror=x2 is None)
+    for side in (one, *other):
+        _check_range(rnn, side)
+    kernel = _in_tiles(rnn, scales, one, two, mirror=x2 is None)
     if rnn.r.per_step:
-        return jax.tree.map(lambda k: k[:, : steps[0], :, : steps[1]], kernel)
+        return jax.tree.map(lambda k: k[:, :t1, :, :t2], kernel)
     return kernel
 
 
-def _platform(x: Array) -> str:
-    return next(iter(x.devices())).platform
-
-
-def _check_range(rnn: ElmanRNN, sides: tuple[Marginals, ...]) -> None:
+def _check_range(rnn: ElmanRNN, pieces: Pieces) -> None:
     """Refuse sequences whose recursion leaves the dtype's range, or that of the moments."""
-    for side in sides:
-        marginals.check_range(rnn, side)
-    layers = (layer for side in sides for layer in side.layers)
-    check_accuracy(rnn.phi, np.concatenate([np.square(layer.root_L).ravel() for layer in layers]))
+    for piece, sides in pieces.items():
+        for side in sides:
+            marginals.check_range(rnn, side, piece.start)
+    layers = [layer for sides in pieces.values() for side in sides for layer in side.layers]
+    if rnn.phi.error is not None:
+        roots = [np.asarray(layer.root_L).ravel() for layer in layers]
+        check_accuracy(rnn.phi, np.square(np.concatenate(roots)))
 
 
 def _stored(rnn: ElmanRNN, one: Batch, two: Batch | None, to: writing.Destination) -> StoredKernel:
@@ -149,10 +148,11 @@ def _stored(rnn: ElmanRNN, one: Batch, two: Batch | None, to: writing.Destinatio
             f"got {rnn.readout!r}."
         )
     for x, lengths in (one, *(() if two is None else (two,))):
-        for some in (slice(i, i + _CHECKED) for i in range(0, len(x), _CHECKED)):
-            part = None if lengths is None else lengths[some]
-            scales = squares(rnn, x.shape[-1], x.dtype)
-            _check_range(rnn, _marginals(rnn, scales, (x[some], part), _CHECKED))
+        scales = squares(rnn, x.shape[-1], x.dtype)
+        for start, size in cuts(len(x), _CHECKED):
+            part = cut((x, lengths), start, size, axis=0)
+            (sides,) = _marginals(rnn, scales, part, _CHECKED).values()
+            _check_range(rnn, {Cut(start, size): sides})
     arrays = [None if batch is None else _named(batch) for batch in (one, two)]
     assert arrays[0] is not None
     sequences_of = len(one[0]), len((one if two is None else two)[0])
@@ -189,32 +189,37 @@ def _stored_tile(
 
     Its parts have the size that those of the whole kernel would have in memory, if they fit.
     """
-    sides, sizes = [], []
+    sides = []
     for n, size, arrays in zip(of, tile, (one, two), strict=True):
         if arrays is None:
             break
         x = jnp.asarray(arrays["x"])
         lengths = jnp.asarray(arrays["lengths"]) if "lengths" in arrays else None
-        whole = _size(n, _platform(x))
-        sizes.append(whole if size % whole == 0 else _size(size, _platform(x)))
+        platform = _device(x).platform
+        whole = _size(n, platform)
         scales = squares(rnn, x.shape[-1], x.dtype)
-        sides.append(_marginals(rnn, scales, (x, lengths), sizes[-1]))
-    second = None if two is None else sides[1]
-    return _in_tiles(rnn, scales, sides[0], second, (sizes[0], sizes[-1]), kinds)
+        part = whole if size % whole == 0 else _size(size, platform)
+        sides.append(_marginals(rnn, scales, (x, lengths), part))
+    return _in_tiles(rnn, scales, sides[0], sides[-1], mirror=two is None, kinds=kinds)
 
 
-def _bucketed(
-    x: Float[Array, "n t d"], lengths: Int[Array, " n"] | None, steps: int
-) -> tuple[Float[Array, "n bucket d"], Int[Array, " n"]]:
+def _bucketed(batch: Batch, steps: int) -> Batch:
     """Padding up to a power of two of steps, of which there are few; it changes no kernel."""
+    x, lengths = batch
     n, t, d = x.shape
     padded = np.zeros((n, max(8, 1 << (steps - 1).bit_length()), d), x.dtype)
     padded[:, :t] = x
-    return jnp.asarray(padded), jnp.full(n, t) if lengths is None else lengths
+    return jax.device_put(padded, _device(x)), np.full(n, t) if lengths is None else lengths
 
 
-def _size(n: int, platform: str) -> int:
+def _device(x: Array) -> jax.Device:
+    return next(iter(x.devices()))
+
+
+def _size(n: int, platform: str | None) -> int:
     """Of a side of the tiles of a batch: the last bits of a kernel depend on it."""
+    if platform is None:  # a part of a larger program
+        return n
     on_cpu = platform == "cpu"
     largest = tuning.INFINITE_TILE if on_cpu else tuning.INFINITE_TILE_ACCELERATOR
     return even_size(n, largest, tuning.LANES)
@@ -223,33 +228,31 @@ def _size(n: int, platform: str) -> int:
 def _in_tiles(
     rnn: ElmanRNN,
     scales: Squares,
-    one: tuple[Marginals, ...],
-    two: tuple[Marginals, ...] | None,
-    sizes: tuple[int, int],
+    one: Pieces,
+    two: Pieces,
+    mirror: bool,
     kinds: Sequence[str] = layout.KINDS,
 ) -> Kernel:
     """Tile by tile: each is one program of elementwise passes, which one core of a CPU runs.
 
-    ``sizes`` are those of a side of a tile; of the kernels only ``kinds`` are put together.
+    Of the kernels only ``kinds`` are put together.
     """
-    mirror, two = two is None, one if two is None else two
-    device = next(iter(one[0].layers[0].root_L.devices()))
-    n1, n2 = one[0].size, two[0].size
-    grid = Grid(cuts(n1, sizes[0]), cuts(n2, sizes[1]), mirror)
+    grid = Grid(tuple(one), tuple(two), mirror)
+    device = _device(one[grid.rows[0]][0].layers[0].root_L)
     block = partial(_compiled(device.platform), rnn, scales)
-    if len(grid) == 1:
-        return block(one, two, mirror=mirror)
 
     def compute(tile: Tile) -> Kernel:
-        part1, part2 = (
-            cut(side, *some, axis=-1) for side, some in ((one, tile.rows), (two, tile.columns))
-        )
-        part = block(part1, part2, mirror=tile.diagonal)
-        chosen: Any = {kind: None for kind in layout.KINDS if kind not in kinds}
-        return part._replace(**chosen)
+        return block(one[tile.rows], two[tile.columns], mirror=tile.diagonal)
 
-    whole = InMemory(mirror, n1, n2)
-    assemble(compute, grid, whole.put, partial(in_threads, device=device), "infinite kernel")
+    if len(grid) == 1:
+        return compute(next(iter(grid)))
+
+    def compute_kinds(tile: Tile) -> Kernel:
+        chosen: Any = {kind: None for kind in layout.KINDS if kind not in kinds}
+        return compute(tile)._replace(**chosen)
+
+    whole = InMemory(mirror, sum(grid.rows[-1]), sum(grid.columns[-1]))
+    assemble(compute_kinds, grid, whole.put, partial(in_threads, device=device), "infinite kernel")
     assert whole.kernel is not None
     return whole.kernel
 
@@ -261,34 +264,41 @@ def _compiled(platform: str | None) -> Callable[..., Kernel]:
     return jax.jit(_block, static_argnames=("mirror",), compiler_options=options)
 
 
-def _marginals(rnn: ElmanRNN, scales: Squares, batch: Batch, size: int) -> tuple[Marginals, ...]:
-    """Marginals of some sequences at a time, and never of fewer.
+def _marginals(rnn: ElmanRNN, scales: Squares, batch: Batch, size: int) -> Pieces:
+    """Marginals of so many sequences at a time, and never of fewer.
 
     The last bits depend on their number, and would be others in a part of the batch.
     """
+    pieces = cuts(len(batch[0]), size)
+    if len(pieces) == 1 and pieces[0].size == size:
+        return {pieces[0]: _prepare(rnn, scales, *batch)}
+
+    def compute(piece: Cut) -> Sides:
+        if piece.size == size:
+            return _prepare(rnn, scales, *cut(batch, piece.start, size, axis=0))
+        x, lengths = _padded(cut(batch, piece.start, piece.size, axis=0), size)
+        return cut(_prepare(rnn, scales, x, lengths), 0, piece.size, axis=-1)
+
+    return {piece: compute(piece) for piece in pieces}
+
+
+@partial(jax.jit, static_argnames="size")
+def _padded(batch: Batch, size: int) -> Batch:
     x, lengths = batch
-    n, more = len(x), -len(x) % size
-    if n == size:  # as of all small kernels, whose time a cut would be a tenth of
-        return _prepare(rnn, scales, x, lengths)
-    if more:
-        x = jnp.pad(x, ((0, more), (0, 0), (0, 0)))
-        lengths = None if lengths is None else jnp.pad(lengths, (0, more), constant_values=1)
-    parts = [
-        _prepare(rnn, scales, x[start:stop], None if lengths is None else lengths[start:stop])
-        for start, stop in ((i, i + size) for i in range(0, n, size))
-    ]
-    return _joined(parts, n)
+    more = size - len(x)
+    x = jnp.pad(x, ((0, more), (0, 0), (0, 0)))
+    return x, None if lengths is None else jnp.pad(lengths, (0, more), constant_values=1)
 
 
-@partial(jax.jit, static_argnames="n")
-def _joined(parts: list[tuple[Marginals, ...]], n: int) -> tuple[Marginals, ...]:
-    return jax.tree.map(lambda *v: jnp.concatenate(v, axis=-1)[..., :n], *parts)
+@jax.jit
+def _joined(pieces: Pieces) -> Sides:
+    return jax.tree.map(lambda *v: jnp.concatenate(v, axis=-1), *pieces.values())
 
 
 @jax.jit
 def _prepare(
     rnn: ElmanRNN, scales: Squares, x: Float[Array, "n t d"], lengths: Int[Array, " n"] | None
-) -> tuple[Marginals, ...]:
+) -> Sides:
     """Marginals for each direction of reading."""
     forward = marginals.prepare(rnn, scales, x, lengths)
     if not rnn.bidirectional:
@@ -299,8 +309,8 @@ def _prepare(
 def _block(
     rnn: ElmanRNN,
     scales: Squares,
-    one: tuple[Marginals, ...],
-    two: tuple[Marginals, ...],
+    one: Sides,
+    two: Sides,
     mirror: bool,
 ) -> Kernel:
     """The kernel of all pairs at once; ``mirror`` says that both batches are the same."""

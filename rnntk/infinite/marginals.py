@@ -149,30 +149,53 @@ def exists(side: Marginals, s: Int[Array, ""]) -> Bool[Array, " n"]:
     return jnp.ones(side.size, bool) if side.lengths is None else s < side.lengths
 
 
-def check_range(rnn: ElmanRNN, side: Marginals) -> None:
-    """Raise where the recursion has left the range of the dtype, naming the step."""
-    info, t, n = np.finfo(side.dtype), side.steps, side.size
-    w, u = (float(np.asarray(std)) for std in (rnn.w_std, rnn.u_std))
-    token = np.any([np.asarray(v) != 0 for v in side.tokens], axis=0).reshape(t, -1, n).any(1)
-    first = np.zeros(n, int) if side.start is None else np.asarray(side.start)
-    end = np.full(n, t) if side.lengths is None else np.asarray(side.lengths)
-    real = (np.arange(t)[:, None] >= first) & (np.arange(t)[:, None] < end)
-    for number, layer in enumerate(side.layers, 1):
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            L = np.square(layer.root_L)
-            sizes = L, *(np.square(v) for v in (layer.root_T, layer.root_K, layer.root_B))
-            large = ~np.all([v < info.max / 64 for v in sizes], axis=0)
-            signal = token | (w * np.asarray(layer.root_K_before) > 0)
-            token = u * np.asarray(layer.root_K) > 0  # of the layer above
-        small = (info.tiny / info.eps > L) & signal
-        for bad, word in ((large & real, "overflows"), (small & real, "underflows")):
-            if bad.any():
-                s, i = map(int, np.argwhere(bad)[0])
+def check_range(rnn: ElmanRNN, side: Marginals, start: int = 0) -> None:
+    """Raise where the recursion has left the range of the dtype, naming the step.
+
+    ``start`` is the number of the first sequence.
+    """
+    large, small, left = _out_of_range(rnn, side)
+    if not left:
+        return
+    first = np.zeros(side.size, int) if side.start is None else np.asarray(side.start)
+    info = jnp.finfo(side.dtype)
+    for number, layer in enumerate(side.layers):
+        for bad, word in ((large[number], "overflows"), (small[number], "underflows")):
+            for s, i in np.argwhere(bad)[:1]:
+                with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+                    L, K = (float(np.square(root[s, i])) for root in (layer.root_L, layer.root_K))
                 raise FloatingPointError(
-                    f"The kernel {word} {info.dtype} at step {s - first[i]} of sequence {i}, layer "
-                    f"{number}: variance {L[s, i]:.3g}, of which {rnn.phi.name} makes "
-                    f"{sizes[2][s, i]:.3g}. Signals grow or shrink by a constant factor a step: "
-                    f"choose w_std so that w_std^2 E phi(u)^2 stays near E u^2 (sqrt(2) for relu), "
+                    f"The kernel {word} {info.dtype} at step {s - first[i]} of sequence "
+                    f"{start + i}, layer {number + 1}: variance {L:.3g}, of which {rnn.phi.name} "
+                    f"makes {K:.3g}. Signals grow or shrink by a constant factor a step: choose "
+                    f"w_std so that w_std^2 E phi(u)^2 stays near E u^2 (sqrt(2) for relu), "
                     f"rescale the tokens, use shorter sequences"
                     f"{', or float64' if info.bits == 32 else ''}."
                 )
+
+
+@jax.jit
+def _out_of_range(
+    rnn: ElmanRNN, side: Marginals
+) -> tuple[Bool[Array, "layers t n"], Bool[Array, "layers t n"], Bool[Array, ""]]:
+    """Where variances are too large, where they are too small, and whether there is any of both."""
+    info, t, n = jnp.finfo(side.dtype), side.steps, side.size
+    nonzero = jnp.any(jnp.stack(side.tokens) != 0, axis=0)
+    token: Array = jnp.any(nonzero.reshape(t, -1, n), axis=1)
+    s = jnp.arange(t)[:, None]
+    real = jnp.ones((t, n), bool)
+    if side.start is not None:
+        real = s >= side.start[None, :]
+    if side.lengths is not None:
+        real = s < side.lengths[None, :]
+    recurrent, fed = (jnp.asarray(std) > 0 for std in (rnn.w_std, rnn.u_std))
+    too_large, too_small = [], []
+    for layer in side.layers:
+        roots = layer.root_L, layer.root_T, layer.root_K, layer.root_B
+        within = [jnp.square(root) < info.max / 64 for root in roots]  # nor NaN
+        too_large.append(real & ~jnp.all(jnp.stack(within), axis=0))
+        signal = token | (recurrent & (layer.root_K_before > 0))
+        too_small.append(real & signal & (jnp.square(layer.root_L) < info.tiny / info.eps))
+        token = fed & (layer.root_K > 0)  # of the layer above
+    large, small = jnp.stack(too_large), jnp.stack(too_small)
+    return large, small, jnp.any(large | small)
