@@ -17,7 +17,6 @@ import scipy.linalg
 from jaxtyping import Float
 
 ROOT = math.sqrt(2 / math.pi)
-_TINY = 1e-30  # a variance that is as good as 0
 Nodes = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
 
 
@@ -42,7 +41,8 @@ class Scales:
 
         ``xp`` is the module of the array ``a``, jax.numpy or NumPy.
         """
-        a = xp.where(a > _TINY, a, _TINY)[None]
+        least = float(np.finfo(a.dtype).tiny) ** 0.4  # as good as 0, and its square has an inverse
+        a = xp.where(a > least, a, least)[None]
         v, shares = (part.astype(a.dtype)[:, None] for part in self(a.dtype))
         parts = xp.log1p(v / a) / 2, shares / xp.sqrt(a + v), v / (a + v)
         if xp is jnp:  # else XLA computes them anew for each order

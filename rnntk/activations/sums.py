@@ -100,31 +100,32 @@ class Sums:
         """Directional derivative, by those of the pair in two standard deviations and e.
 
         A marginal is a function of one number: in reverse mode that saves sums over the pairs for
-        each of its orders.
+        each of its orders. One pass of many octaves stands for all, to be compiled sooner.
         """
         one, two, e = primals
-        at = one.std, two.std, e
+        octaves, ones = orders.rule(e.dtype).octaves, jnp.ones_like
 
-        def slopes(way: Way, octaves: int) -> tuple[Array, ...]:
-            def along(i: int) -> Array:
-                def angles(v: Array) -> Array:
-                    std1, std2, e = (v if j == i else w for j, w in enumerate(at))
-                    return way(self.marginal(std1, octaves), self.marginal(std2, octaves), e)
+        def make(std: Array) -> Marginal:
+            return self.marginal(std, octaves)
 
-                return jax.jvp(angles, (at[i],), (jnp.ones_like(at[i]),))[1]
+        (one, one_change), (two, two_change) = (
+            jax.jvp(make, (side.std,), (ones(side.std),)) for side in (one, two)
+        )
 
-            return along(0), along(1), along(2)
+        def slopes(way: Way) -> tuple[Array, ...]:
+            return (
+                jax.jvp(lambda one: way(one, two, e), (one,), (one_change,))[1],
+                jax.jvp(lambda two: way(one, two, e), (two,), (two_change,))[1],
+                jax.jvp(lambda e: way(one, two, e), (e,), (ones(e),))[1],
+            )
 
-        octaves = orders.rule(e.dtype).octaves
-        ways = [
-            partial(slopes, partial(self._apart, NEAR), NEAR),
-            partial(slopes, self._by_lacks, octaves),
-            partial(slopes, elsewhere or self._by_lacks, octaves),
-        ]
-        number = self._choose(one, two, e)
-        number = jnp.where(number < len(PASSES), 0, jnp.maximum(number - len(PASSES), 1))
+        ways: list[Way] = [partial(self._apart, NEAR), self._by_lacks]
+        number = jnp.where(self._choose(one, two, e) < len(PASSES), 0, 1)
+        if elsewhere is not None:
+            ways.append(elsewhere)
+            number = jnp.maximum(number, self._choose(one, two, e) - len(PASSES))
         changes = (tangents[0].std, tangents[1].std, tangents[2])
-        found = jax.lax.switch(number, ways)
+        found = jax.lax.switch(number, [partial(slopes, way) for way in ways])
 
         def change(part: Callable[[Array], Array]) -> Array:
             one, two, e = (part(f) * v for f, v in zip(found, changes, strict=True))
