@@ -260,7 +260,7 @@ def _in_tiles(
 @lru_cache
 def _compiled(platform: str | None) -> Callable[..., Kernel]:
     """``_block`` compiled for a platform; None where it becomes part of a larger program."""
-    options = tuning.elementwise_options(platform)
+    options = tuning.one_core_options(platform)
     return jax.jit(_block, static_argnames=("mirror",), compiler_options=options)
 
 

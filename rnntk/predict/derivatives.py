@@ -65,7 +65,7 @@ def kernel_with_derivatives(
 
 @cache
 def _compiled(platform: str) -> Callable[..., Array]:
-    options = tuning.elementwise_options(platform)
+    options = tuning.one_core_options(platform)
     return jax.jit(_tangents, static_argnames="kind", compiler_options=options)
 
 

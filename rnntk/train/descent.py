@@ -277,6 +277,4 @@ def _compiled(call: Any, static: tuple[int, ...], platform: str, several: bool) 
             *shared, members = arguments
             return jax.vmap(partial(single, *shared))(members)
 
-    return jax.jit(
-        call, static_argnums=static, compiler_options=tuning.elementwise_options(platform)
-    )
+    return jax.jit(call, static_argnums=static, compiler_options=tuning.one_core_options(platform))

@@ -79,7 +79,7 @@ def _network(
     given = cotangent.swapaxes(0, 1) if rnn.r.per_step else cotangent[None]
     gradient: Params = {}
     if "V" in rnn.trainable:
-        gradient["V"] = scales.V * _outer(given, features)
+        gradient["V"] = scales.V * _outer(_steps(given), _steps(features), given.shape[1])
     if set(rnn.trainable) == {"V"}:
         return gradient
     dtype = features.dtype
@@ -87,7 +87,7 @@ def _network(
     reached = _to_states(rnn, given, matrices[-1]["V"], lengths, len(traces[0].tokens), direction)
     signals = backward.signals(rnn, matrices, traces, *reached, _unroll(len(traces[0].tokens)))
     layers = tuple(
-        _layer(rnn, signal[:, :, 0], trace, scales.layer(index))
+        _layer(rnn, signal, trace, scales.layer(index))
         for index, (signal, trace) in enumerate(zip(signals, traces, strict=True))
     )
     return gradient | (layers[0] if rnn.depth == 1 else {"layers": layers})
@@ -112,31 +112,56 @@ def _to_states(
 
 
 def _layer(
-    rnn: ElmanRNN, signals: Float[Array, "t n m"], trace: Trace, scales: dict[str, Any]
+    rnn: ElmanRNN, signals: Float[Array, "t n 1 m"], trace: Trace, scales: dict[str, Any]
 ) -> Params:
     found: Params = {}
+    n = signals.shape[1]
+    # the first step by itself, as in the forward pass: W reads nothing there, or the initial state
+    first, later = signals[0, :, 0], _steps(signals[1:])
     if "W" in rnn.trainable:
-        found["W"] = _outer(signals[1:], rnn.phi.fn(trace.preactivations[:-1]))
+        states = [rnn.phi.fn(some) for some in _steps(trace.preactivations[:-1])]
+        found["W"] = _outer(later, states, n)
         if trace.initial is not None:
-            found["W"] = found["W"] + _outer(signals[:1], trace.initial[None])
+            found["W"] = found["W"] + _product(first, trace.initial)
     if "U" in rnn.trainable:
-        found["U"] = _outer(signals, trace.tokens)
+        tokens = trace.tokens[1:].reshape(-1, trace.tokens.shape[2])
+        found["U"] = _outer(later, [tokens], n) + _product(first, trace.tokens[0])
     if "b" in rnn.trainable:
-        found["b"] = signals.sum(axis=(0, 1))
+        found["b"] = signals.sum(axis=(0, 1, 2))
     return {group: scales[group] * value for group, value in found.items()}
 
 
-def _outer(signals: Float[Array, "t n i"], reads: Float[Array, "t n j"]) -> Float[Array, "i j"]:
-    """sum_s sum_n signal read^T: products of so many rows that their factors stay in the cache."""
-    t, n, rows = signals.shape
+def _steps(v: Float[Array, "t n *one k"]) -> list[Float[Array, "_ k"]]:
+    """Steps of unrolled loops one by one, else all together.
+
+    XLA takes a step from where it was computed; a slice of several would be a copy of their copy.
+    """
+    alone = 1 < len(v) == _unroll(len(v))
+    return [some.reshape(-1, v.shape[-1]) for some in (v if alone else (v,))]
+
+
+def _outer(
+    signals: list[Float[Array, "_ i"]], reads: list[Float[Array, "_ j"]], n: int
+) -> Float[Array, "i j"]:
+    """sum_s sum_n signal read^T: products of so many rows that their factors stay in the cache.
+
+    Both factors hold ``n`` rows for every step.
+    """
+    left, right = (jnp.concatenate(v) for v in (signals, reads))
+    t, width = len(left) // n, left.shape[1]
     steps = max(1, tuning.PRODUCT_ROWS // n, -(-t // tuning.PRODUCTS))
-    if rows * reads.shape[-1] * signals.dtype.itemsize > tuning.PRODUCT_BYTES:
+    if width * width * left.dtype.itemsize > tuning.PRODUCT_BYTES:
         steps = t
-    parts = []
-    for start in range(0, max(t, 1), steps):  # of no steps, zeros
-        left, right = (v[start : start + steps].reshape(-1, v.shape[-1]) for v in (signals, reads))
-        parts.append(jnp.matmul(left.T, right, precision=PRECISION))
+    rows = max(1, steps * n)
+    parts = [  # of no steps, zeros
+        _product(left[start : start + rows], right[start : start + rows])
+        for start in range(0, max(1, len(left)), rows)
+    ]
     return sum(parts[1:], parts[0])
+
+
+def _product(signal: Float[Array, "n i"], read: Float[Array, "n j"]) -> Float[Array, "i j"]:
+    return jnp.matmul(signal.T, read, precision=PRECISION)
 
 
 def _unroll(t: int) -> int:
