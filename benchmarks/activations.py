@@ -1,6 +1,7 @@
 """Every activation beside relu in one run: time of the infinite-width kernel, and its error.
 
-    python benchmarks/activations.py [--size 1000] [--steps 50] [--out F.json] [--picture F.png]
+    python benchmarks/activations.py [--size 1000] [--steps 50] [--before F.json] [--out F.json]
+                                     [--picture F.png]
 
 Kernels of the network that most people mean, default stds, of standard normal tokens of size 8,
 symmetric, "last" readout; rounds alternate between the activations, and the least time of each
@@ -8,12 +9,14 @@ counts. The error is that of the moments, relative to sqrt(K_ii K_jj), at varian
 correlations from 1 - 1e-6 to -0.7: against quadrature in 80 bits (tests/oracles/moments.npz) where
 it has the activation, against closed forms in 40 digits for erf and relu.
 
-Operations of a pair and step beside relu's, counted on the code: 13 for each order that is summed
-for tanh, sigmoid and erf, of which 2 raise the power, and 14 for softplus, silu and gelu; 24 for
-elu. Orders are 9 (float32: 7) low ones, and 8 in each block of octaves.
+Operations of a pair and step beside relu's, counted on the code: 5 for each order that is summed,
+of which one raises the power, and 7 for elu. Orders are 9 (float32: 7) low ones, and 4 (2) in each
+of 4, 5, 7 or 10 octaves. ``--before`` is what another run wrote, of an earlier commit, whose times
+are put beside.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -126,20 +129,25 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--activations", type=lambda v: tuple(v.split(",")), default=NAMES)
+    parser.add_argument("--before", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    before = json.loads(options.before.read_text())["rows"] if options.before else []
+    earlier = {(row["activation"], row["dtype"]): row["seconds"] for row in before}
     for dtype in (np.float32, np.float64):
         with jax.enable_x64(dtype == np.float64):
             found = times(options.activations, options.size, options.steps, dtype)
             for name, seconds in found.items():
                 pairs = options.size**2 * options.steps
+                kind = name, np.dtype(dtype).name
                 rows.append(
                     {
                         "activation": name,
                         "dtype": np.dtype(dtype).name,
                         "seconds": seconds,
+                        **({"seconds_before": earlier[kind]} if kind in earlier else {}),
                         "ratio": seconds / found[options.activations[0]],
                         "million_pair_steps_per_second": pairs / seconds / 1e6,
                         "error": error(name, dtype),

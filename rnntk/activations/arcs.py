@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rnntk.activations.scales import Scales
@@ -41,24 +42,15 @@ def _terms(scales: Scales, std: Float[Array, "..."]) -> _Terms:
     return _Terms(v * per**2, std[None] * per, jnp.broadcast_to(shares, per.shape), shares * per)
 
 
-def own(scales: Scales, std: Float[Array, " n"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """E phi^2 less the square of the mean, and E phi'^2, for f = 1."""
-    terms = _terms(scales, std)
-
-    def add(sums: tuple[Array, ...], one: _Terms) -> tuple[tuple[Array, ...], None]:
-        def term(one: _Terms) -> tuple[Array, Array]:
-            one = jax.tree.map(lambda v: v[None], one)
-            depth = jnp.sqrt(one.delta + terms.delta - one.delta * terms.delta)
-            arc = jnp.arctan2(one.root * terms.root, depth)
-            return (
-                jnp.sum(one.share * terms.share * arc, axis=0),
-                jnp.sum(one.weight * terms.weight / depth, axis=0),
-            )
-
-        return _plus(sums, jax.checkpoint(term)(one)), None
-
-    begin: tuple[Array, ...] = (jnp.zeros_like(std),) * 2
-    state, slope = jax.lax.scan(add, begin, terms)[0]
+def own(scales: Scales, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """E phi^2 less the square of the mean, and E phi'^2, for f = 1, on the host."""
+    v, shares = (part[:, None] for part in scales(np.float64))
+    delta, root = v / (a + v), np.sqrt(a / (a + v))
+    state, slope = np.zeros_like(a), np.zeros_like(a)
+    for i, share in enumerate(shares):
+        depth = np.sqrt(delta[i] + delta - delta[i] * delta)
+        state += share * np.sum(shares * np.arctan2(root[i] * root, depth), axis=0)
+        slope += share * np.sum(shares / (depth * np.sqrt((a + v[i]) * (a + v))), axis=0)
     return _SHARE * state, _SHARE * slope
 
 

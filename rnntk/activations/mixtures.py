@@ -16,6 +16,7 @@ error of the rule is that of all moments, at all variances. docs/theory/activati
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -23,11 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rnntk.activations import arcs, orders, sums
+from rnntk.activations import arcs, orders
 from rnntk.activations.activation import Activation, Alone, BallMoments, Expansion
+from rnntk.activations.orders import Rule
 from rnntk.activations.safe import safe_inverse, safe_sqrt
 from rnntk.activations.scales import ROOT, Scales
-from rnntk.activations.sums import Marginal
+from rnntk.activations.sums import LARGEST, NEAR, Marginal, Sums
+from rnntk.activations.tables import HIGHEST, LOWEST, Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,58 +60,104 @@ class Mixture:
 
     def alone(self, a: Float[Array, " n"]) -> Alone:
         """Moments of each variance."""
-        rule = orders.rule(a.dtype)
-        mean, std = self._mean(a), safe_sqrt(a)
-        x = jnp.asarray(rule.orders.astype(a.dtype))[:, None]
-        weights = jnp.asarray((self.f * np.sqrt(rule.weights)).astype(a.dtype))[:, None]
-        rows = weights * self.scales.rows(rule, a, self.gated)
-        first, squares = jnp.full_like(a, self.level), (a[None] * rows) * rows  # no underflow
-        slopes, states = jnp.zeros_like(rows), jnp.zeros_like(rows)
-        if self.even:
-            first = first + rows[0]
-            slopes, states = (rows**2).at[0].set(0), (squares / (x + 1)).at[0].set(0)
-        if self.odd:
-            odd2 = squares / (x + 1)
-            slopes, states = slopes + odd2, states + a[None] * (odd2 / (x + 2))
-        slope2 = first**2 + jnp.sum(slopes, axis=0)
-        state2 = mean**2 + a * first**2 + jnp.sum(states, axis=0)
+        return self._alone(a, NEAR)
+
+    def _alone(self, a: Array, octaves: int) -> Alone:
+        """With the rows of some octaves."""
+        mean, std, (states, slopes) = self._mean(a), safe_sqrt(a), self._table(a)
         if self.saturates:
-            state2, slope2 = self._beyond(a, mean, state2, slope2)
+            states, slopes = states / (1 + a), slopes / jnp.sqrt(1 + a)
+        first = jnp.full_like(a, self.level)
+        if self.even:
+            first = first + self.f * self.scales.rows(np.zeros(1), a, self.gated)[0]
+        state2, slope2 = mean**2 + a * (first**2 + states), first**2 + slopes
         state, slope = safe_sqrt(state2), safe_sqrt(slope2)
         per_state, per_slope = safe_inverse(state), safe_inverse(slope)
-        slope_left = _left(rule, slopes) * (per_slope**2)[None]
-        state_left = _left(rule, states) * (per_state**2)[None]
-        share = std * slope * per_state
-        left = jax.lax.stop_gradient(slope_left + state_left)[:-1]
+        g, h = jnp.ones_like(a), jnp.ones_like(a)
+        if self.even and self.odd:
+            g = 1 / jnp.sqrt(1 + a)
+            h = std * g
+        lowest = mean * per_state, first * per_slope, std * slope * per_state, g, h
+        rest = a * states * per_state**2, slopes * per_slope**2
         marginal = Marginal(
             std=std,
             half_inverse=0.5 * safe_inverse(std),
-            needed=jnp.sum(left > _NEGLIGIBLE[a.dtype == jnp.float64], axis=0),
             state=state,
             slope=slope,
-            lowest=jnp.stack(
-                [mean * per_state, share * first * per_slope, first * per_slope, share]
-            ),
-            even=rows * per_slope[None] if self.even else None,  # the lowest is in d_0
-            odd=rows / jnp.sqrt(x + 1) * (std * per_slope)[None] if self.odd else None,
-            state_left=state_left,
-            slope_left=slope_left,
+            lowest=jnp.stack([*lowest, *rest]),
+            rows=self._rows(orders.rule(a.dtype), a, slope, octaves),
         )
         return Alone(state2, slope2, marginal)
 
-    def _beyond(self, a: Array, mean: Array, state2: Array, slope2: Array) -> tuple[Array, Array]:
-        """The moments of saturating functions, with closed forms at variances beyond the rules."""
+    def _mean(self, a: Any) -> Any:
+        """E phi, of JAX's arrays or NumPy's."""
+        v, shares = (part.astype(a.dtype)[:, None] for part in self.scales(a.dtype))
+        return (shares * self.mean(a[None], v)).sum(axis=0)
 
-        def closed() -> tuple[Array, Array]:
-            state, slope = arcs.own(self.scales, safe_sqrt(a))
-            far, f2 = a > LARGEST, self.f**2
-            return jnp.where(far, mean**2 + f2 * state, state2), jnp.where(far, f2 * slope, slope2)
+    def _rows(self, rule: Rule, a: Array, slope: Array, octaves: int) -> Array:
+        """b, which rnntk.activations.sums defines."""
+        x, factors = rule.orders[: rule.count(octaves)], self._factors(rule)
+        rows = self.scales.rows(x, a, self.gated)
+        scale = safe_inverse(slope)
+        if self.odd:
+            scale = scale * (jnp.sqrt(1 + a) if self.even else safe_sqrt(a))
+            factors = factors if self.even else factors / np.sqrt(rule.orders + 1)
+        return (jnp.asarray(factors[: len(x)].astype(a.dtype))[:, None] * rows) * scale[None]
 
-        return jax.lax.cond(jnp.max(a) > LARGEST, closed, lambda: (state2, slope2))
+    def _factors(self, rule: Rule) -> np.ndarray:
+        return self.f * np.sqrt(rule.weights)
 
-    def _mean(self, a: Array) -> Array:
-        v, shares = (jnp.asarray(part.astype(a.dtype))[:, None] for part in self.scales(a.dtype))
-        return jnp.sum(shares * self.mean(a[None], v), axis=0)
+    @cached_property
+    def _table(self) -> Table:
+        """Of E phi^2 over a, and of E phi'^2, what follows c_0, c_1 and d_0."""
+
+        def moments(a: np.ndarray) -> np.ndarray:
+            first2, *rest = self._squares(orders.DOUBLE, a)
+            states, slopes = (v.sum(axis=0) for v in rest)
+            if self.saturates:  # whose orders have no end at large variances
+                state, slope = (
+                    self.f**2 * v - w
+                    for v, w in zip(arcs.own(self.scales, a), (a * first2, first2), strict=True)
+                )
+                states = (1 + a) * np.where(a > 1, state / a, states)
+                slopes = np.sqrt(1 + a) * np.where(a > 1, slope, slopes)
+            return np.stack([states, slopes])
+
+        return Table.of(moments)
+
+    def _squares(self, rule: Rule, a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """On the host, d_0^2, and from each order x the terms of E phi^2 over a and of E phi'^2."""
+        x = rule.orders[:, None]
+        rows = self._factors(rule)[:, None] * self.scales.rows(rule.orders, a, self.gated, np)
+        states, slopes = np.zeros_like(rows), np.zeros_like(rows)
+        if self.even:
+            slopes[1:] = rows[1:] ** 2
+            states = slopes / (x + 1)
+        if self.odd:
+            odd = a * rows**2 / (x + 1)
+            slopes, states = slopes + odd, states + odd / (x + 2)
+        return (self.level + self.even * rows[0]) ** 2, states, slopes
+
+    @cached_property
+    def _tails(self) -> tuple[np.ndarray, np.ndarray]:
+        """What is beyond some octaves, as ``Sums`` needs it."""
+        return self._tail(orders.SINGLE), self._tail(orders.DOUBLE)
+
+    def _tail(self, rule: Rule) -> np.ndarray:
+        a = 2.0 ** np.arange(LOWEST, HIGHEST + 1)
+        first2, states, slopes = self._squares(rule, a)
+        mean2 = self._mean(a) ** 2 / a
+        counts, shares, of_angles = [rule.count(i) for i in range(NEAR + 1)], [], []
+        for terms, rest in ((states, mean2 + first2), (slopes, first2)):
+            beyond = np.array([terms[n:].sum(axis=0) for n in counts])
+            shares.append(beyond / (rest + terms.sum(axis=0)))
+            # small angles see order x with x times its weight
+            seen = rule.orders[: counts[-1]] @ terms[: counts[-1]]
+            of_angles.append(beyond[-1] * rule.end(NEAR) / seen)
+        worst = np.stack([*np.maximum(*shares), np.maximum(*of_angles)])
+        if self.saturates:
+            worst[:, a > LARGEST] = 1
+        return np.log(np.maximum(worst, 1e-300))
 
     def pair(
         self, one: Marginal, two: Marginal, angle: Float[Array, "n1 n2"]
@@ -118,62 +167,48 @@ class Mixture:
         # Not jnp.clip, which halves the gradient at 0. Opposite inputs, as scalar tokens often
         # are, have e = 2 up to rounding.
         e = jnp.where(e < 0, 0, jnp.where(e > 2 - 16 * jnp.finfo(e.dtype).eps, 2, e))
-        largest = jnp.maximum(jnp.max(one.std), jnp.max(two.std))
-        if self.saturates:
-            beyond = largest > LARGEST**0.5
-            return jax.lax.cond(beyond, self._by_scales, sums.angles, one, two, e)
-        # What a branch reads XLA has to store. Slices that depend on the step it would else take
-        # anew for each pair, in a pass that it then does not vectorize.
-        return jax.lax.cond(largest < 0, lambda *_: (0 * e, 0 * e), sums.angles, one, two, e)
+        return self._sums.angles(one, two, e, self._by_scales if self.saturates else None)
+
+    @cached_property
+    def _sums(self) -> Sums:
+        def marginal(std: Array, octaves: int) -> Marginal:
+            flat = self._alone(jnp.ravel(std) ** 2, octaves).marginal
+            return jax.tree.map(lambda v: v.reshape(*v.shape[:-1], *std.shape), flat)
+
+        return Sums(self.even, self.odd, self._tails, marginal)
 
     @property
     def saturates(self) -> bool:
         """Whether phi' vanishes at both ends: at large variances all of it is in high orders."""
         return self.even and not self.odd
 
-    def _by_scales(self, one: Marginal, two: Marginal, e: Array) -> tuple[Array, Array]:
-        """The same for saturating functions, at any variances."""
+    def _by_scales(self, one: Marginal, two: Marginal, e: Array) -> Array:
+        """Both angles of unit vectors, for saturating functions, at any variances."""
         state, slope = arcs.pair(self.scales, one.std, two.std, e)
-        mean2 = one.lowest[0] * one.state * (two.lowest[0] * two.state)
-        f2, same = self.f**2, one.std == two.std
+        f2, same, mean2 = self.f**2, one.std == two.std, one.lowest[0] * two.lowest[0]
 
-        def angle(norms: Array, parallel: Array, fall: Array) -> Array:
-            gap = norms - f2 * parallel  # rounding where it is negative
-            return 2 * (jnp.where(same | (gap < 0), 0, gap) + f2 * fall)
+        def angle(norms: Array, rest: Array | float, parallel: Array, fall: Array) -> Array:
+            gap = rest - f2 * parallel / norms  # rounding where it is negative
+            return 2 * (jnp.where(same | (gap < 0), 0, gap) + f2 * fall / norms)
 
-        return angle(one.state * two.state - mean2, *state), angle(one.slope * two.slope, *slope)
+        return jax.lax.complex(
+            angle(one.state * two.state, 1 - mean2, *state),
+            angle(one.slope * two.slope, 1.0, *slope),
+        )
 
     def expansion(self, a: Float[np.ndarray, " p"], terms: int) -> Expansion:
         """Hermite coefficients of the derivative, on the host."""
-        v, shares = (part[:, None] for part in self.scales(np.float64))
-        k = np.arange(0, terms, 2)
-        each = ROOT * shares / np.sqrt(a + v)
-        with np.errstate(divide="ignore", over="ignore"):
-            logs = np.log1p(v / a) / 2
-        factors = self.f * np.sqrt(orders.central_binomials(k.astype(float)))
+        k = np.arange(0.0, terms, 2)
+        rows = self.scales.rows(k, a, self.gated, np)
+        rows *= self.f * np.sqrt(orders.central_binomials(k))[:, None]
         slopes = np.zeros((terms, len(a)))
-        for order, factor in zip(k, factors, strict=True):
-            powers = np.exp(-order * logs) if order else np.ones_like(logs)
-            if self.gated:
-                powers = powers * (1 + (order + 1) * v / (a + v))
-            row = factor * np.sum(each * powers, axis=0)
-            if self.even:
-                slopes[order] = row
-            if self.odd and order + 1 < terms:
-                slopes[order + 1] = np.sqrt(a / (order + 1)) * row
+        if self.even:
+            slopes[::2] = rows
+        if self.odd:
+            odd = np.sqrt(a / (k[:, None] + 1)) * rows
+            slopes[1::2] = odd[: terms // 2]
         slopes[0] += self.level
-        return Expansion(slopes, np.sum(shares * np.asarray(self.mean(a, v)), axis=0))
-
-
-LARGEST = 4e12  # variance up to which the highest orders of the rules are negligible in phi'
-_NEGLIGIBLE = (1e-11, 1e-20)  # share of a moment that far orders may have; float32 and float64
-
-
-def _left(rule: orders.Rule, squares: Array) -> Array:
-    """Sums from each block of octaves on, and 0 after the last."""
-    blocks = squares[1 + len(rule.low) :].reshape(rule.octaves // rule.block, -1, squares.shape[-1])
-    sums = jnp.cumsum(jnp.sum(blocks, axis=1)[::-1], axis=0)[::-1]
-    return jnp.concatenate([sums, jnp.zeros_like(sums[:1])])
+        return Expansion(slopes, self._mean(a))
 
 
 def activation(

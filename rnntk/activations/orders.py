@@ -12,7 +12,7 @@ D_(j + k) = D_j + D_k (1 - D_j), a sum of positive numbers, which keeps all digi
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,7 +33,6 @@ class Rule:
             logarithm of the order, differ, because whole numbers are not evenly spaced in it.
         corrections: factors of the lowest weights, to begin with those of ``low``.
         octaves: how many there are.
-        block: octaves that are summed in one pass over the pairs.
     """
 
     low: tuple[int, ...]
@@ -41,17 +40,20 @@ class Rule:
     shares: tuple[float, ...]
     corrections: tuple[float, ...]
     octaves: int
-    block: int
-
-    @cached_property
-    def octave_orders(self) -> Float[np.ndarray, "octaves m"]:
-        """The orders of each octave."""
-        return 2.0 ** np.arange(self.octaves)[:, None] * np.array(self.first)
 
     @cached_property
     def orders(self) -> Float[np.ndarray, " orders"]:
         """All orders, 0 the first."""
-        return np.concatenate([[0.0], self.low, self.octave_orders.ravel()])
+        octaves = 2.0 ** np.arange(self.octaves)[:, None] * np.array(self.first)
+        return np.concatenate([[0.0], self.low, octaves.ravel()])
+
+    def count(self, octaves: int) -> int:
+        """How many orders the lowest octaves and those below them have, with 0."""
+        return 1 + len(self.low) + octaves * len(self.first)
+
+    def end(self, octaves: int) -> float:
+        """The lowest order that is not in so many octaves."""
+        return float(2.0**octaves * self.first[0])
 
     @cached_property
     def weights(self) -> Float[np.ndarray, " orders"]:
@@ -63,27 +65,26 @@ class Rule:
         weights[1 : 1 + len(self.corrections)] *= self.corrections
         return weights
 
-    def lacks(self, lack: Array) -> tuple[list[Array], list[Array]]:
-        """1 - z^k for the low orders, and for those of the first octave, from 1 - z."""
-        return self._chain(lack, lambda one, two: one + two * (1 - one))
+    def lacks(self, lack: Array, octaves: int) -> list[Array]:
+        """1 - z^k for all orders k above 0 of so many octaves, from 1 - z."""
+        return self._chain(lack, octaves, lambda one, two: one + two * (1 - one))
 
-    def powers(self, z: Array) -> tuple[list[Array], list[Array]]:
-        """z^k for the low orders, and for those of the first octave."""
-        return self._chain(z, lambda one, two: one * two)
+    def powers(self, z: Array, octaves: int) -> list[Array]:
+        """z^k for the same."""
+        return self._chain(z, octaves, lambda one, two: one * two)
 
     def _chain(
-        self, first: Array, combine: Callable[[Array, Array], Array]
-    ) -> tuple[list[Array], list[Array]]:
+        self, first: Array, octaves: int, combine: Callable[[Array, Array], Array]
+    ) -> list[Array]:
         known = {1: first}
         for k in (*self.low, *self.first):
             part = max(j for j in known if k - j in known)
             known[k] = combine(known[part], known[k - part])
-        return [known[k] for k in self.low], [known[k] for k in self.first]
-
-
-def next_octave(lacks: Sequence[Array]) -> list[Array]:
-    """1 - z^(2k) from 1 - z^k."""
-    return [lack * (2 - lack) for lack in lacks]
+        found = [known[k] for k in (*self.low, *self.first)]
+        while len(found) + 1 < self.count(octaves):
+            half = found[-len(self.first)]
+            found.append(combine(half, half))
+        return found[: self.count(octaves) - 1]
 
 
 def central_binomials(orders: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
@@ -122,7 +123,6 @@ SINGLE = Rule(
         1.0000084847680406,
     ),
     octaves=44,
-    block=4,
 )
 DOUBLE = Rule(
     low=(2, 4, 6, 8, 10, 12, 13, 14, 15),
@@ -156,7 +156,6 @@ DOUBLE = Rule(
         1.0000001549448667,
     ),
     octaves=46,
-    block=2,
 )
 
 

@@ -14,10 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Float
-
-from rnntk.activations.orders import Rule
-from rnntk.activations.safe import safe_sqrt
+from jaxtyping import Float
 
 ROOT = math.sqrt(2 / math.pi)
 Nodes = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
@@ -39,66 +36,49 @@ class Scales:
         """Nodes s^2, and probabilities, for a precision."""
         return self.double if dtype == np.float64 else self.single
 
-    def rows(self, rule: Rule, a: Float[Array, " n"], gated: bool) -> Float[Array, "orders n"]:
-        """E R_x at the orders of a rule; with ``gated`` E [R_x + (x + 1) (R_x - R_(x+2))]."""
-        v, shares = (jnp.asarray(part.astype(a.dtype))[:, None] for part in self(a.dtype))
-        per = 1 / (a[None] + v)
-        each, rest, root = ROOT * shares * jnp.sqrt(per), v * per, safe_sqrt(a[None] * per)
-        tiny = jnp.max(each) * jnp.asarray(jnp.finfo(a.dtype).eps / 64, a.dtype)
+    def rows(self, x: np.ndarray, a: Any, gated: bool, xp: Any = jnp) -> Any:
+        """E R_x at orders x, shape (orders, n); with ``gated`` E [R_x + (x + 1) (R_x - R_(x+2))].
 
-        def average(x: Any, powers: Array) -> Array:
-            return jnp.sum(each * powers * (1 + (x + 1) * rest) if gated else each * powers, axis=0)
-
-        low_powers, powers = rule.powers(root)
-        lacks = rule.lacks(rest / (1 + root))[1]
-        lows = [average(0, jnp.ones_like(root))]
-        lows += [average(x, power) for x, power in zip(rule.low, low_powers, strict=True)]
-
-        def octave(carry: Any, x: Array) -> tuple[Any, Array]:
-            """Powers, and what they lack of 1: near 1 a power knows less of itself."""
-
-            def active(carry: Any) -> tuple[Any, Array]:
-                powers, lacks = carry
-                found = jnp.stack([average(*pair) for pair in zip(x, powers, strict=True)])
-                lacks = [lack * (2 - lack) for lack in lacks]
-                both = zip(powers, lacks, strict=True)
-                return ([jnp.where(d < 0.5, 1 - d, p * p) for p, d in both], lacks), found
-
-            def over(carry: Any) -> tuple[Any, Array]:
-                return carry, jnp.zeros((len(x), *a.shape), a.dtype)
-
-            return jax.lax.cond(jnp.max(each * carry[0][0]) > tiny, active, over, carry)
-
-        grid = jnp.asarray(rule.octave_orders.astype(a.dtype))
-        far = jax.lax.scan(octave, (powers, lacks), grid)[1]
-        return jnp.concatenate([jnp.stack(lows), far.reshape(-1, *a.shape)])
+        ``xp`` is the module of the array ``a``, jax.numpy or NumPy.
+        """
+        least = float(np.finfo(a.dtype).tiny) ** 0.4  # as good as 0, and its square has an inverse
+        a = xp.where(a > least, a, least)[None]
+        v, shares = (part.astype(a.dtype)[:, None] for part in self(a.dtype))
+        parts = xp.log1p(v / a) / 2, shares / xp.sqrt(a + v), v / (a + v)
+        if xp is jnp:  # else XLA computes them anew for each order
+            parts = jax.lax.optimization_barrier(parts)
+        x = xp.asarray(x.astype(a.dtype))[:, None]
+        total = xp.zeros((1, 1), a.dtype)
+        for log, share, rest in zip(*parts, strict=True):
+            powers = share[None] * xp.exp(-x * log[None])
+            total = total + (powers * (1 + (x + 1) * rest[None]) if gated else powers)
+        return a.dtype.type(ROOT) * total
 
 
 @dataclass(frozen=True, eq=False)
 class Exponential(Scales):
     """s^2 exponential with mean 2; its small scales matter, and grow with the order."""
 
-    def rows(self, rule: Rule, a: Float[Array, " n"], gated: bool) -> Float[Array, "orders n"]:
+    def rows(self, x: np.ndarray, a: Any, gated: bool, xp: Any = jnp) -> Any:
         """With s^2 = a u the order and the variance part ways: a table times a matrix."""
         assert not gated
-        u, table = _exponential_table(rule, _STEPS[a.dtype == jnp.float64])
+        u, table = _exponential_table(tuple(x.tolist()), _STEPS[a.dtype == np.float64])
         # Where E exp(-|u|) is 1 to rounding, and where A is: there rows fall like 1 / sqrt(a).
-        inside = jnp.clip(a, 1e-21, 1e21)
-        weights = jnp.sqrt(inside)[None] * jnp.exp(
-            -jnp.asarray((u / 2).astype(a.dtype))[:, None] * inside[None]
-        )
-        exact = jax.lax.Precision.HIGHEST
-        rows = jnp.dot(jnp.asarray(table.astype(a.dtype)), weights, precision=exact)
-        return rows * jnp.sqrt(inside / jnp.maximum(a, inside))[None]
+        inside = xp.clip(a, 1e-21, 1e21)
+        half = xp.asarray((u / 2).astype(a.dtype))
+        weights = xp.sqrt(inside)[None] * xp.exp(-half[:, None] * inside[None])
+        table = xp.asarray(table.astype(a.dtype))
+        exact = {} if xp is np else {"precision": jax.lax.Precision.HIGHEST}
+        return xp.dot(table, weights, **exact) * xp.sqrt(inside / xp.maximum(a, inside))[None]
 
 
 _STEPS = (0.55, 0.3)  # of trapezoidal sums in log s^2, float32 and float64: errors 1e-8 and 5e-15
 
 
 @lru_cache
-def _exponential_table(rule: Rule, step: float) -> tuple[np.ndarray, np.ndarray]:
+def _exponential_table(x: tuple[float, ...], step: float) -> tuple[np.ndarray, np.ndarray]:
     u = np.exp(np.arange(math.log(1e-30), math.log(1e23), step))
-    powers = np.exp(-np.outer(rule.orders + 1, np.log1p(u) / 2))
+    powers = np.exp(-np.outer(np.array(x) + 1, np.log1p(u) / 2))
     return u, ROOT / 2 * step * powers * u
 
 

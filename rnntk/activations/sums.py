@@ -1,71 +1,296 @@
-"""Sums over the orders of a rule, of all pairs of sequences."""
+"""Sums over the orders of a rule, of all pairs of sequences.
+
+The derivative's Hermite coefficients of a sequence are a unit vector times sqrt(E phi'^2). It has
+
+    d_0,   d_x = g b_x at orders x > 0, if there are even ones,
+           d_(x+1) = h b_x / sqrt(x + 1) at orders x >= 0, if there are odd ones,
+
+with x the orders of a rule, and one row b_x for both kinds. The function's unit vector follows by
+parts: c_(k+1) = share d_k / sqrt(k + 1), and c_0. If there is one kind only, g or h sqrt(x + 1)
+is 1, and b has it.
+
+Where all pairs are apart, angles are 1 less a sum of products, in five operations an order. The
+angles of near-duplicates would lose their digits: squares of differences, and products times
+1 - rho^k, are added up instead, in some twelve.
+"""
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Complex, Float, Int
 
 from rnntk.activations import orders
+from rnntk.activations.orders import Rule
+from rnntk.activations.tables import LOWEST, octave
+
+# Numbers of octaves that are summed in a single pass over the pairs. Marginals keep the rows of the
+# last; the rare pairs that need more have theirs made on the spot.
+PASSES = (4, 5, 7, 10)
+NEAR = PASSES[-1]
+BLOCK = 2  # octaves of each further pass
+_APART = 2.0**-7, 2.0**-13  # 1 - |rho|, float32 and float64; it costs angles so many digits
+_LEFT = 3e-8, 1e-15  # of a moment, may be left out
+_LEFT_OF_ANGLE = 1e-7, 1e-12  # of an angle, likewise
+_NEGLIGIBLE = 1e-11, 1e-20  # share of a moment at which further passes end
 
 
 class Marginal(NamedTuple):
-    """What ``pair`` needs of each variance: unit vectors of Hermite coefficients, and lengths.
-
-    The derivative's coefficients are ``first`` at order 0, ``even`` at the rule's orders x above
-    0, and ``odd`` at x + 1 for all of them; those of phi follow by parts.
-    """
+    """What a pair needs of each variance."""
 
     std: Float[Array, "..."]
     half_inverse: Float[Array, "..."]  # 1 / (2 std), or 0 where std is
-    needed: Int[Array, "..."]  # blocks beyond which less than a rounding error remains
-    state: Float[Array, "..."]  # C = sqrt(E phi^2)
+    state: Float[Array, "..."]  # sqrt(E phi^2)
     slope: Float[Array, "..."]  # sqrt(E phi'^2)
-    # Four numbers in one array: XLA's compiler gives up vectorizing passes that read many arrays.
-    # c_0, c_1, d_0, and std slope / C, which times d_k / sqrt(k + 1) is c_(k+1).
-    lowest: Float[Array, "4 ..."]
-    even: Array | None  # shape (orders, ...)
-    odd: Array | None  # shape (orders, ...)
-    state_left: Float[Array, "blocks ..."]  # sums of c_k^2 from each block on
-    slope_left: Float[Array, "blocks ..."]
+    # c_0, d_0, share, g, h, and sums of c_k^2 and d_k^2 over what follows c_1 and d_0
+    lowest: Float[Array, "7 ..."]
+    rows: Float[Array, "orders ..."]  # b at the orders of NEAR octaves
 
 
-class Sums(NamedTuple):
-    """Of a pair, over orders: what unequal unit vectors make, and products times 1 - rho^k."""
-
-    state: Array  # sum of (c_k - c_k')^2 + 2 c_k c_k' (1 - rho^k)
-    slope: Array  # likewise of d_k
+Way = Callable[[Marginal, Marginal, Array], Complex[Array, "n1 n2"]]
 
 
-def angles(one: Marginal, two: Marginal, e: Array) -> tuple[Array, Array]:
-    """Of both moments, at correlations 1 - e.
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """The sums of an activation.
 
-    ``one`` and ``two`` have last axes (n1, 1) and (1, n2).
+    Args:
+        even: whether the derivative has orders x above 0.
+        odd: whether it has orders x + 1.
+        tails: for float32 and float64, by octaves of the variance (columns), logarithms of what is
+            beyond 0, 1, ... NEAR octaves, as a share of a moment; and in the last row as a share
+            of a small angle, beyond NEAR octaves.
+        marginal: makes a marginal with the rows of some octaves from standard deviations.
     """
-    rule = orders.rule(e.dtype)
-    few, size = 1 + len(rule.low), rule.block * len(rule.first)
-    low = _rows(one, two, rule.orders[:few], lambda v: v[:few])
-    far = _rows(
-        one,
-        two,
-        rule.octave_orders.reshape(-1, size),
-        lambda v: v[few:].reshape(-1, size, *v.shape[1:]),
-    )
-    active = _active(rule, one, two, e)
-    sums, lack = _sum_orders(rule, active, _Pairs(e, one.lowest, two.lowest, low, far))
-    # what follows the active blocks counts with the 1 - |rho|^x of its lowest order
-    state, slope = (
-        total + (left1[active] + left2[active]) * lack
-        for total, left1, left2 in (
-            (sums.state, one.state_left, two.state_left),
-            (sums.slope, one.slope_left, two.slope_left),
+
+    even: bool
+    odd: bool
+    tails: tuple[Float[np.ndarray, "rows variances"], Float[np.ndarray, "rows variances"]]
+    marginal: Callable[[Float[Array, "..."], int], Marginal]
+
+    def angles(
+        self, one: Marginal, two: Marginal, e: Float[Array, "n1 n2"], elsewhere: Way | None
+    ) -> tuple[Float[Array, "n1 n2"], Float[Array, "n1 n2"]]:
+        """Of both moments, at correlations 1 - e; last axes are (n1, 1) and (1, n2).
+
+        ``elsewhere`` does what no order reaches: near-duplicates of largest variance.
+        """
+        ways: list[Way] = [partial(self._apart, octaves) for octaves in PASSES]
+        ways += [self._by_lacks, self._beyond, elsewhere or self._beyond]
+
+        # Two angles are one complex array, which XLA computes in one pass.
+        @jax.custom_jvp
+        def both(one: Marginal, two: Marginal, e: Array) -> Array:
+            return jax.lax.switch(self._choose(one, two, e), ways, one, two, e)
+
+        @both.defjvp
+        def both_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+            change = jax.checkpoint(partial(self._change, elsewhere))
+            return both(*primals), change(primals, tangents)
+
+        found = both(one, two, e)
+        return one.state * two.state * jnp.real(found), one.slope * two.slope * jnp.imag(found)
+
+    def _change(self, elsewhere: Way | None, primals: Any, tangents: Any) -> Array:
+        """Directional derivative, by those of the pair in two standard deviations and e.
+
+        A marginal is a function of one number: in reverse mode that saves sums over the pairs for
+        each of its orders. One pass of many octaves stands for all, to be compiled sooner.
+        """
+        one, two, e = primals
+        octaves, ones = orders.rule(e.dtype).octaves, jnp.ones_like
+
+        def make(std: Array) -> Marginal:
+            return self.marginal(std, octaves)
+
+        (one, one_change), (two, two_change) = (
+            jax.jvp(make, (side.std,), (ones(side.std),)) for side in (one, two)
         )
-    )
-    return (one.state * two.state) * state, (one.slope * two.slope) * slope
+
+        def slopes(way: Way) -> tuple[Array, ...]:
+            return (
+                jax.jvp(lambda one: way(one, two, e), (one,), (one_change,))[1],
+                jax.jvp(lambda two: way(one, two, e), (two,), (two_change,))[1],
+                jax.jvp(lambda e: way(one, two, e), (e,), (ones(e),))[1],
+            )
+
+        ways: list[Way] = [partial(self._apart, NEAR), self._by_lacks]
+        number = jnp.where(self._choose(one, two, e) < len(PASSES), 0, 1)
+        if elsewhere is not None:
+            ways.append(elsewhere)
+            number = jnp.maximum(number, self._choose(one, two, e) - len(PASSES))
+        changes = (tangents[0].std, tangents[1].std, tangents[2])
+        found = jax.lax.switch(number, [partial(slopes, way) for way in ways])
+
+        def change(part: Callable[[Array], Array]) -> Array:
+            one, two, e = (part(f) * v for f, v in zip(found, changes, strict=True))
+            return one + two + e
+
+        return jax.lax.complex(change(jnp.real), change(jnp.imag))
+
+    def _choose(self, one: Marginal, two: Marginal, e: Array) -> Int[Array, ""]:
+        """The shortest way: where 1 - |rho| is not tiny, high powers of rho are 0."""
+        one, two, e = jax.lax.stop_gradient((one, two, e))
+        double, ends = e.dtype == jnp.float64, self._ends(orders.rule(e.dtype))
+        # a zero sequence has no angle, and identical ones have no digits to lose
+        alone = _same(one, two, e) | (one.half_inverse * two.half_inverse == 0)
+        nearest = jnp.min(jnp.where(alone, 1, _near(e)))
+        variances = [jnp.max(side.std) ** 2 for side in (one, two)]
+        tails = jnp.asarray(self.tails[double].astype(e.dtype))
+        left1, left2 = (tails[:, octave(a) - LOWEST] for a in variances)
+        fall = jnp.asarray(ends.astype(e.dtype)) * jnp.log1p(-nearest)
+        products = ((left1 + left2) / 2)[np.array(PASSES)] + fall
+        apart = jnp.sum(products > math.log(_LEFT[double]))
+        beyond = jnp.maximum(left1[-1], left2[-1]) > math.log(_LEFT_OF_ANGLE[double])
+        largest = jnp.maximum(*variances) > LARGEST
+        close = len(PASSES) + jnp.where(beyond, 1 + largest.astype(int), 0)
+        enough = (nearest > _APART[double]) & (apart < len(PASSES))
+        return jnp.where(enough, apart, close)
+
+    @staticmethod
+    def _ends(rule: Rule) -> np.ndarray:
+        return np.array([rule.end(octaves) for octaves in PASSES])
+
+    def _apart(self, octaves: int, one: Marginal, two: Marginal, e: Array) -> Array:
+        """By sums of products."""
+        rule, rho = orders.rule(e.dtype), 1 - e
+        share, g, h = (v * w for v, w in zip(one.lowest[2:5], two.lowest[2:5], strict=True))
+        x, zeroth = rule.orders, one.rows[0] * two.rows[0]
+        per = [np.ones_like(x), 1 / (x + 1 + (not self.even))]
+        if self.even and self.odd:
+            per.append(per[1] / (x + 2))
+        totals = [jnp.zeros_like(e) for _ in per]
+        for i, power in enumerate(rule.powers(jnp.abs(rho), octaves), 1):
+            term = (one.rows[i] * two.rows[i]) * power
+            totals = [sum_ + float(w[i]) * term for sum_, w in zip(totals, per, strict=True)]
+        state, slope = jnp.zeros_like(e), jnp.zeros_like(e)
+        if self.even:
+            slope, state = (g * v if self.odd else v for v in totals[:2])
+        if self.odd:
+            turned = rho * h if self.even else rho
+            slope = slope + turned * (zeroth + totals[-2])
+            state = state + turned * (zeroth / 2 + totals[-1])
+        begun = _begin(one, two, e)
+        rest_state, rest_slope = one.lowest[5:] + two.lowest[5:]
+        return jax.lax.complex(
+            _not_negative(jnp.real(begun) + (rest_state - 2 * (rho * share) * state), one, two, e),
+            _not_negative(jnp.imag(begun) + (rest_slope - 2 * slope), one, two, e),
+        )
+
+    def _beyond(self, one: Marginal, two: Marginal, e: Array) -> Array:
+        """By sums of squares and lacks, over as many orders as needed."""
+        octaves = orders.rule(e.dtype).octaves
+        one, two = (self.marginal(side.std, octaves) for side in (one, two))
+        return self._by_lacks(one, two, e)
+
+    def _by_lacks(self, one: Marginal, two: Marginal, e: Array) -> Array:
+        """By sums of squares and of products with 1 - |rho|^x, octave by octave."""
+        rule, sides = orders.rule(e.dtype), (one, two)
+        few, size = rule.count(0), BLOCK * len(rule.first)
+        lacks = rule.lacks(_near(e), 1)
+        x = jnp.asarray(rule.orders[: len(one.rows)].astype(e.dtype))
+        rows = [side.rows[:few] for side in sides]
+        packed = self._add(sides, e, rows, x[:few], [None, *lacks[: few - 1]], _begin(one, two, e))
+        left = [self._left(rule, side) for side in sides]
+        active = self._active(rule, sides, e, left)
+
+        def visit(carry: Any, inputs: Any) -> tuple[Any, None]:
+            i, x, *rows = inputs
+
+            @jax.checkpoint
+            def add(packed: Array, lacks: list[Array]) -> Any:
+                every = list(lacks)
+                while len(every) < size + len(lacks):
+                    every.append(every[-len(lacks)] * (2 - every[-len(lacks)]))
+                packed = self._add(sides, e, rows, x, every[:size], packed)
+                return packed, every[size:]
+
+            return jax.lax.cond(i < active, add, lambda *old: old, *carry), None
+
+        blocks = [v[few:].reshape(-1, size, *v.shape[1:]) for v in (x, one.rows, two.rows)]
+        steps = jnp.arange(len(blocks[0]))
+        (packed, lacks), _ = jax.lax.scan(visit, (packed, lacks[few - 1 :]), (steps, *blocks))
+        # what follows counts with the 1 - |rho|^x of its lowest order
+        state, slope = ((v[active] + w[active]) * lacks[0] for v, w in zip(*left, strict=True))
+        return packed + jax.lax.complex(state, slope)
+
+    def _squares(self, rule: Rule, side: Marginal) -> tuple[Array, Array]:
+        """c_(k+1)^2 and d_k^2 of the orders x and x + 1 together, without d_0."""
+        rows, (share, g, h) = side.rows, side.lowest[2:5]
+        x = rule.orders[: len(rows)].astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
+        slopes, states = jnp.zeros_like(rows), jnp.zeros_like(rows)
+        if self.even:
+            slopes = ((g[None] * rows) ** 2).at[0].set(0)
+            states = slopes / (x + 1)
+        if self.odd:
+            odd = (h[None] * rows) ** 2 / (x + 1 if self.even else 1)
+            slopes, states = slopes + odd, states + odd / (x + 2)
+        return share[None] ** 2 * states, slopes
+
+    def _left(self, rule: Rule, side: Marginal) -> list[Array]:
+        """Of states and slopes, sums of squares from each block on, and 0 after the last."""
+        found = []
+        for squares in self._squares(rule, side):
+            size = BLOCK * len(rule.first)
+            blocks = squares[rule.count(0) :].reshape(-1, size, *squares.shape[1:])
+            sums = jnp.cumsum(jnp.sum(blocks, axis=1)[::-1], axis=0)[::-1]
+            found.append(jnp.concatenate([sums, jnp.zeros_like(sums[:1])]))
+        return found
+
+    def _active(
+        self,
+        rule: Rule,
+        sides: tuple[Marginal, Marginal],
+        e: Array,
+        left: Sequence[Sequence[Array]],
+    ) -> Int[Array, ""]:
+        """How many blocks of octaves any of the pairs needs."""
+        one, two = sides
+        nearest = jax.lax.stop_gradient(jnp.min(jnp.where(_same(one, two, e), 1, _near(e))))
+        starts = rule.orders[rule.count(0) : len(one.rows) : BLOCK * len(rule.first)]
+        reach = -math.log(float(jnp.finfo(e.dtype).eps))
+        shares = [
+            jnp.max((v + w)[:-1].reshape(len(starts), -1), axis=1)
+            for v, w in zip(*left, strict=True)
+        ]
+        negligible = _NEGLIGIBLE[e.dtype == jnp.float64]
+        needed = jnp.sum(jax.lax.stop_gradient(jnp.maximum(*shares)) > negligible)
+        return jnp.minimum(needed, jnp.sum(jnp.asarray(starts.astype(e.dtype)) * nearest < reach))
+
+    def _add(
+        self,
+        sides: tuple[Marginal, Marginal],
+        e: Array,
+        rows: Sequence[Array],
+        x: Any,
+        lacks: Sequence[Array | None],
+        packed: Array,
+    ) -> Array:
+        """The terms of orders x; ``lacks`` are 1 - |rho|^x, and None for x = 0."""
+        (share1, g1, h1), (share2, g2, h2) = (side.lowest[2:5] for side in sides)
+        rho, state, slope = 1 - e, jnp.real(packed), jnp.imag(packed)
+        for i, lack in enumerate(lacks):
+            once = e if lack is None else e + rho * lack  # 1 - rho |rho|^x
+            kinds = []
+            if self.even and lack is not None:
+                kinds.append((g1, g2, lack, once, 1 / (x[i] + 1)))
+            if self.odd:
+                root = (1 / (x[i] + 1)) ** 0.5 if self.even else 1
+                kinds.append((h1 * root, h2 * root, once, e + rho * once, 1 / (x[i] + 2)))
+            for f1, f2, d, d1, per in kinds:
+                p, q = f1 * rows[0][i], f2 * rows[1][i]
+                slope = slope + ((p - q) ** 2 + 2 * (p * q) * d)
+                p, q = share1 * p, share2 * q
+                state = state + per * ((p - q) ** 2 + 2 * (p * q) * d1)
+        return jax.lax.complex(state, slope)
+
+
+LARGEST = 4e12  # variance from which on the rules' highest orders do not suffice for phi'
 
 
 def _near(e: Array) -> Array:
@@ -73,137 +298,20 @@ def _near(e: Array) -> Array:
     return jnp.where(e > 1, 2 - e, e)
 
 
-def _active(rule: orders.Rule, one: Marginal, two: Marginal, e: Array) -> Int[Array, ""]:
-    """How many blocks of octaves any of the pairs needs.
-
-    Where both variances and the angle are the same nothing is far; where 1 - |rho| is not tiny,
-    high powers of rho are 0.
-    """
-    identical = (e == 0) & (one.std == two.std)
-    nearest = jax.lax.stop_gradient(jnp.min(jnp.where(identical, 1, _near(e))))
-    starts = jnp.asarray(rule.octave_orders[:: rule.block, 0].astype(e.dtype))
-    reach = -math.log(float(jnp.finfo(e.dtype).eps))
-    needed = jnp.maximum(jnp.max(one.needed), jnp.max(two.needed))
-    return jnp.minimum(needed, jnp.sum(starts * nearest < reach))
+def _begin(one: Marginal, two: Marginal, e: Array) -> Array:
+    """The terms of c_0, c_1 and d_0, by squares and lacks."""
+    (mean1, first1, share1, *_), (mean2, first2, share2, *_) = one.lowest, two.lowest
+    low1, low2 = share1 * first1, share2 * first2
+    state = (mean1 - mean2) ** 2 + (low1 - low2) ** 2 + 2 * (low1 * low2) * e
+    return jax.lax.complex(state, jnp.broadcast_to((first1 - first2) ** 2, e.shape))
 
 
-class Rows(NamedTuple):
-    """Coefficients of some orders x: of d_x, and of d_(x+1), where an activation has them."""
-
-    even: tuple[Array, Array] | None
-    odd: tuple[Array, Array] | None
-    per_even: Array  # 1 / (x + 1): c_(x+1)^2 = share^2 d_x^2 / (x + 1)
-    per_odd: Array  # 1 / (x + 2)
+def _same(one: Marginal, two: Marginal, e: Array) -> Array:
+    """Whether sequences are the same but for the rounding of an angle of 0."""
+    return (e <= jnp.finfo(e.dtype).eps ** 2 / 4) & (one.std == two.std)
 
 
-def _rows(one: Marginal, two: Marginal, x: np.ndarray, cut: Callable[[Array], Array]) -> Rows:
-    """Those of orders ``x``, which ``cut`` cuts out of the coefficients."""
-    even, odd = (
-        None if v1 is None or v2 is None else (cut(v1), cut(v2))
-        for v1, v2 in ((one.even, two.even), (one.odd, two.odd))
-    )
-    per = (jnp.asarray((1 / (x + shift)).astype(one.std.dtype)) for shift in (1, 2))
-    return Rows(even, odd, *per)
-
-
-def _add(
-    shares: tuple[Array, Array], e: Array, rows: Rows, lacks: Sequence[Array | None], sums: Sums
-) -> Sums:
-    """The terms of some orders x; ``lacks`` are 1 - |rho|^x, and None for x = 0."""
-    rho, (share1, share2) = 1 - e, shares
-    state, slope = sums
-    for i, lack in enumerate(lacks):
-        once = e if lack is None else e + rho * lack  # 1 - rho |rho|^x
-        for row, per, d, d1 in (
-            (rows.even, rows.per_even, lack, once),
-            (rows.odd, rows.per_odd, once, e + rho * once),
-        ):
-            if row is None or d is None:
-                continue
-            p, q = row[0][i], row[1][i]
-            both, gap = p * q, p - q
-            slope = slope + (gap * gap + (2 * both) * d)
-            gap = share1 * p - share2 * q
-            state = state + per[i] * (gap * gap + (2 * (share1 * share2)) * both * d1)
-    return Sums(state, slope)
-
-
-class _Pairs(NamedTuple):
-    """All that the sums depend on."""
-
-    e: Array
-    lowest1: Array
-    lowest2: Array
-    low: Rows
-    far: Rows  # by blocks
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _sum_orders(rule: orders.Rule, active: Array, pairs: _Pairs) -> tuple[Sums, Array]:
-    """The sums over the low orders and ``active`` blocks of octaves.
-
-    Returns them, and 1 - |rho|^x of the order that follows. The derivative's rule takes a loop of
-    fixed length that steps over the other blocks: reverse mode needs that, and it moves more
-    memory.
-    """
-
-    # In a loop of its own, whose inputs are stored beforehand: otherwise XLA takes slices that
-    # depend on the step anew for each pair, and does not vectorize the pass.
-    def begin(carry: Any) -> Any:
-        return carry[0] + 1, *_add_low(rule, pairs)
-
-    def body(carry: Any) -> Any:
-        i, packed, lacks = carry
-        rows = jax.tree.map(lambda v: v[i], pairs.far)
-        return i + 1, *_add_block(rule, pairs, rows, packed, lacks)
-
-    zero, empty = jnp.zeros_like(active), jnp.zeros_like(pairs.e)
-    start = zero, jax.lax.complex(empty, empty), [empty] * len(rule.first)
-    once = jnp.minimum(active + 1, 1)  # which is 1, but XLA must not know
-    _, packed, lacks = jax.lax.while_loop(lambda carry: carry[0] < once, begin, start)
-    _, packed, lacks = jax.lax.while_loop(
-        lambda carry: carry[0] < active, body, (zero, packed, lacks)
-    )
-    return Sums(jnp.real(packed), jnp.imag(packed)), lacks[0]
-
-
-@_sum_orders.defjvp
-def _sum_orders_jvp(rule: orders.Rule, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    active, pairs = primals
-
-    def fixed(pairs: _Pairs) -> tuple[Sums, Array]:
-        def visit(carry: Any, inputs: Any) -> tuple[Any, None]:
-            i, rows = inputs
-            add = jax.checkpoint(partial(_add_block, rule, pairs, rows))
-            return jax.lax.cond(i < active, add, lambda *old: old, *carry), None
-
-        steps = jnp.arange(rule.octaves // rule.block)
-        packed, lacks = jax.lax.scan(visit, _add_low(rule, pairs), (steps, pairs.far))[0]
-        return Sums(jnp.real(packed), jnp.imag(packed)), lacks[0]
-
-    return jax.jvp(fixed, (pairs,), tangents[1:])
-
-
-def _add_low(rule: orders.Rule, pairs: _Pairs) -> tuple[Array, list[Array]]:
-    """The low orders: two sums as one complex array, which XLA computes in one pass; and lacks."""
-    (mean1, low1, first1, share1), (mean2, low2, first2, share2) = pairs.lowest1, pairs.lowest2
-    sums = Sums(
-        (mean1 - mean2) ** 2 + (low1 - low2) ** 2 + 2 * (low1 * low2) * pairs.e,
-        jnp.broadcast_to((first1 - first2) ** 2, pairs.e.shape),
-    )
-    lows, lacks = rule.lacks(_near(pairs.e))
-    sums = _add((share1, share2), pairs.e, pairs.low, [None, *lows], sums)
-    return jax.lax.complex(*sums), lacks
-
-
-def _add_block(
-    rule: orders.Rule, pairs: _Pairs, rows: Rows, packed: Array, lacks: list[Array]
-) -> tuple[Array, list[Array]]:
-    """One block of octaves."""
-    m = len(rule.first)
-    every = list(lacks)
-    for _ in range(rule.block):
-        every += orders.next_octave(every[-m:])
-    sums = Sums(jnp.real(packed), jnp.imag(packed))
-    sums = _add((pairs.lowest1[3], pairs.lowest2[3]), pairs.e, rows, every[:-m], sums)
-    return jax.lax.complex(*sums), every[-m:]
+def _not_negative(angle: Array, one: Marginal, two: Marginal, e: Array) -> Array:
+    """With its derivatives, but 0 where rounding made it negative, or where it is 0."""
+    zero = _same(one, two, e) | (angle < 0)
+    return angle - jax.lax.stop_gradient(jnp.where(zero, angle, 0))

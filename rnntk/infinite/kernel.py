@@ -59,7 +59,7 @@ def infinite_kernel(
     :class:`~rnntk.ElmanRNN`; docs/theory/infinite.md derives them. The cost is n1 n2 t for the
     "last" readout and n1 n2 t1 t2 for the others. Beside the result the work space is a few tiles,
     and what is known of each token alone: d and about ten numbers, and for activations without
-    closed forms their series' terms, up to 2.6 KB (tanh, float64).
+    closed forms their series' terms, up to 0.5 KB (tanh, float64).
 
     Args:
         rnn: the network.

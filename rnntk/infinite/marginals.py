@@ -110,7 +110,7 @@ def _alone(
         L = recurrent + token + squares.b2
         own = _trained(rnn, recurrent, token, jnp.full_like(L, squares.b2))
         T = own + squares.w2 * B_before + below * below
-        K, Kd, marginal = rnn.phi.alone(L)
+        K, Kd, _ = rnn.phi.alone(L)
         B = Kd * T
         if start is not None:
             K = jnp.where(s < start, squares.h2, K)
@@ -127,13 +127,15 @@ def _alone(
             root_K=safe_sqrt(K),
             root_B=safe_sqrt(B),
             root_Kd=safe_sqrt(Kd),
-            marginal=marginal,
+            marginal=L,
         )
         return (K, B), layer
 
     first = jnp.full_like(root_token[0], squares.h2)
     inputs = (jnp.arange(len(root_token)), root_token, root_below)
-    return jax.lax.scan(step, (first, jnp.zeros_like(first)), inputs)[1]
+    layer = jax.lax.scan(step, (first, jnp.zeros_like(first)), inputs)[1]
+    # all steps at once: in the loop above each would be a dozen passes over a few sequences
+    return layer._replace(marginal=jax.vmap(lambda L: rnn.phi.alone(L).marginal)(layer.marginal))
 
 
 def _trained(rnn: ElmanRNN, recurrent: Array, token: Array, bias: Array) -> Array:
