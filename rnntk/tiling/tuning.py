@@ -37,17 +37,25 @@ BUCKETED = 2**14
 up to a power of two: each new length would cost a compilation, a second."""
 
 
-def one_core_options(platform: str | None) -> dict[str, str | int | bool] | None:
-    """Compiler options of programs of which every core runs one.
+SMALL_PRODUCTS = 128, 32
+"""Width and batch up to which XLA's own products are faster than those of the library (YNNPACK)
+that it prefers: steps of training at width 64 by a sixth with batch 1 and by a twentieth with batch
+32, at width 128 by a thirtieth. At 256 and 32 they take half as long again."""
+
+
+def one_core_options(
+    platform: str | None, small: bool = False
+) -> dict[str, str | int | bool] | None:
+    """Compiler options of programs of which every core runs one; ``small`` if products are.
 
     XLA defaults to half of the width of AVX-512 registers, and to splitting every pass among all
     cores, though they are busy: together a fifth and a half more time of a tile. Its products
     would share their rows out as well, a twentieth of a step of training at width 64.
     """
-    splitter = "cpu-parallel-task-assigner"
+    without = ["cpu-parallel-task-assigner", *(["dot-library-rewriter"] if small else [])]
     on_cpu: dict[str, str | int | bool] = {
         "xla_cpu_prefer_vector_width": 512,
-        "xla_disable_hlo_passes": splitter,
+        "xla_disable_hlo_passes": ",".join(without),
         "xla_cpu_multi_thread_eigen": False,
     }
     return on_cpu if platform == "cpu" else None

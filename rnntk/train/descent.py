@@ -241,7 +241,11 @@ def measure(metrics: tuple[tuple[str, Any], ...], member: Member) -> dict[str, A
 
 
 def on_members(
-    call: Any, static: tuple[int, ...], shared: tuple[Any, ...], members: Sequence[Any]
+    call: Any,
+    static: tuple[int, ...],
+    shared: tuple[Any, ...],
+    members: Sequence[Any],
+    small: bool = False,
 ) -> list[Any]:
     """``call(*shared, member)`` for every member: on CPU in threads, else as one program.
 
@@ -250,14 +254,15 @@ def on_members(
         static: which of ``shared`` the programs are made for.
         shared: arguments.
         members: the last argument of each call.
+        small: whether the call is made of products up to ``tuning.SMALL_PRODUCTS``.
     """
     if not members:
         return []
     (device,) = {d for leaf in jax.tree.leaves(members) for d in leaf.devices()}
     if not together(device):
-        program = _compiled(call, static, device.platform, False)
+        program = _compiled(call, static, device.platform, False, small)
         return list(in_threads(lambda member: program(*shared, member), members, device))
-    program = _compiled(call, static, device.platform, True)
+    program = _compiled(call, static, device.platform, True, small)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     found = program(*shared, stacked)
     return [jax.tree.map(lambda leaf, i=i: leaf[i], found) for i in range(len(members))]
@@ -269,7 +274,7 @@ def together(device: jax.Device) -> bool:
 
 
 @cache
-def _compiled(call: Any, static: tuple[int, ...], platform: str, several: bool) -> Any:
+def _compiled(call: Any, static: tuple[int, ...], platform: str, several: bool, small: bool) -> Any:
     if several:
         single = call
 
@@ -277,4 +282,6 @@ def _compiled(call: Any, static: tuple[int, ...], platform: str, several: bool) 
             *shared, members = arguments
             return jax.vmap(partial(single, *shared))(members)
 
-    return jax.jit(call, static_argnums=static, compiler_options=tuning.one_core_options(platform))
+    return jax.jit(
+        call, static_argnums=static, compiler_options=tuning.one_core_options(platform, small)
+    )

@@ -1,5 +1,6 @@
 """Runs: ensembles of networks from their first step to their last, or as far as they come."""
 
+import operator
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from rnntk import checkpoint
 from rnntk.files import fingerprint
 from rnntk.network.description import describe
 from rnntk.network.elman import Params
+from rnntk.tiling import tuning
 from rnntk.train import descent
 from rnntk.train.descent import Batch, Member, Recipe
 from rnntk.train.functions import Function, Model
@@ -167,7 +169,10 @@ def _advanced(task: Task, now: Progress, batches: Batch, count: int) -> Progress
     step = descent.advance_stored if task.streams is None else descent.advance_stream
     shared = (task.model, task.recipe, task.key, task.rate, batches)
     ends = (jnp.asarray(now.done, jnp.int32), jnp.asarray(count, jnp.int32))
-    found = descent.on_members(step, (1,), (*shared, *ends), [now.members[i] for i in live])
+    sizes = task.sizes[0], task.recipe.batch_size or batches.x.shape[-3]
+    small = all(map(operator.le, sizes, tuning.SMALL_PRODUCTS))
+    some = [now.members[i] for i in live]
+    found = descent.on_members(step, (1,), (*shared, *ends), some, small)
     members, diverged = list(now.members), now.diverged.copy()
     losses = np.full((len(members), count), np.nan, now.losses.dtype)
     for i, (state, values) in zip(live, found, strict=True):
