@@ -52,6 +52,8 @@ def kernel_with_derivatives(
     for (a, b), tangents in zip(pairs, in_threads(compute, pairs, device), strict=True):
         tile = np.asarray(tangents, np.float64)
         for name, values in zip(STDS, tile, strict=True):
+            if a == b:  # where passes are fused, both triangles are rounded by themselves
+                values = np.triu(values) + np.triu(values, 1).T
             derivatives[name][a, b] = values
             derivatives[name][b, a] = values.T
     v_std = float(np.asarray(rnn.v_std))
