@@ -120,10 +120,11 @@ class Sums:
             )
 
         ways: list[Way] = [partial(self._apart, NEAR), self._by_lacks]
-        number = jnp.where(self._choose(one, two, e) < len(PASSES), 0, 1)
+        chosen = self._choose(one, two, e)
+        number = jnp.where(chosen < len(PASSES), 0, 1)
         if elsewhere is not None:
             ways.append(elsewhere)
-            number = jnp.maximum(number, self._choose(one, two, e) - len(PASSES))
+            number = jnp.maximum(number, chosen - len(PASSES))
         changes = (tangents[0].std, tangents[1].std, tangents[2])
         found = jax.lax.switch(number, [partial(slopes, way) for way in ways])
 
@@ -136,7 +137,8 @@ class Sums:
     def _choose(self, one: Marginal, two: Marginal, e: Array) -> Int[Array, ""]:
         """The shortest way: where 1 - |rho| is not tiny, high powers of rho are 0."""
         one, two, e = jax.lax.stop_gradient((one, two, e))
-        double, ends = e.dtype == jnp.float64, self._ends(orders.rule(e.dtype))
+        double, rule = e.dtype == jnp.float64, orders.rule(e.dtype)
+        ends = np.array([rule.end(octaves) for octaves in PASSES])
         # a zero sequence has no angle, and identical ones have no digits to lose
         alone = _same(one, two, e) | (one.half_inverse * two.half_inverse == 0)
         nearest = jnp.min(jnp.where(alone, 1, _near(e)))
@@ -151,10 +153,6 @@ class Sums:
         close = len(PASSES) + jnp.where(beyond, 1 + largest.astype(int), 0)
         enough = (nearest > _APART[double]) & (apart < len(PASSES))
         return jnp.where(enough, apart, close)
-
-    @staticmethod
-    def _ends(rule: Rule) -> np.ndarray:
-        return np.array([rule.end(octaves) for octaves in PASSES])
 
     def _apart(self, octaves: int, one: Marginal, two: Marginal, e: Array) -> Array:
         """By sums of products."""
