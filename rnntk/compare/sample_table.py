@@ -101,7 +101,7 @@ class SampleComplexity:
         return growth(np.array(self.lengths, float)[kept], means[kept])
 
 
-def load_rows(path: str | Path | None, problem: Mapping[str, str]) -> Rows:
+def load_rows(path: str | Path | None, problem: Mapping[str, Any]) -> Rows:
     """What an interrupted call has written."""
     stored = None if path is None else checkpoint.load(Path(path), problem)
     if stored is None:
@@ -112,7 +112,7 @@ def load_rows(path: str | Path | None, problem: Mapping[str, str]) -> Rows:
     return found
 
 
-def save_rows(path: str | Path | None, problem: Mapping[str, str], rows: Rows) -> None:
+def save_rows(path: str | Path | None, problem: Mapping[str, Any], rows: Rows) -> None:
     """Write all rows in one step."""
     if path is None:
         return

@@ -138,12 +138,16 @@ def sample_complexity(
     }
     example = concept(key, chosen[0], token_size)
     seen = trial.embed(trial.tokens(key, 2, chosen[0], token_size))
-    told = settings | describe(rnn)  # functions of one name differ by their values
-    problem = {name: str(value) for name, value in told.items()} | {
-        "key": str(np.asarray(jax.random.key_data(key)).tolist()),
-        "concept": str(example),
-        "tokens": fingerprint(np.asarray(seen)),
-    }
+    # functions of one name differ by their values
+    problem = (
+        settings
+        | describe(rnn)
+        | {
+            "key": str(np.asarray(jax.random.key_data(key)).tolist()),
+            "concept": str(example),
+            "tokens": fingerprint(np.asarray(seen)),
+        }
+    )
     rows = load_rows(checkpoint, problem)
     wanted = [(length, draw) for length in chosen for draw in range(draws)]
     for length, draw in tqdm(wanted, desc="lengths and draws", disable=not progress):

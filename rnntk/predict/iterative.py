@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -181,7 +181,7 @@ def _refine(
 class _Record:
     """The checkpoint of a solve, if one is wanted, and the refinement that it belongs to."""
 
-    def __init__(self, path: Path | None, problem: dict[str, str]) -> None:
+    def __init__(self, path: Path | None, problem: dict[str, Any]) -> None:
         self.path, self.problem, self.steps = path, problem, 0
         self.refined: Float[np.ndarray, "n o"] | None = None
         self.left: Float[np.ndarray, "n o"] = np.zeros((0, 0))

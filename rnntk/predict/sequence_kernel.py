@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,11 +58,11 @@ class SequenceKernel:
         return len(self.x)
 
     @property
-    def problem(self) -> dict[str, str]:
+    def problem(self) -> dict[str, Any]:
         """What it is the kernel of, for checkpoints."""
         return {
             "x": fingerprint(self.x, self.lengths),
-            **{name: str(value) for name, value in describe(self.rnn).items()},
+            **describe(self.rnn),
             "kernel": self.kind,
         }
 

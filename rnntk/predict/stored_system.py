@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,10 +22,9 @@ class StoredSystem:
         return len(self.matrix)
 
     @property
-    def problem(self) -> Mapping[str, str]:
+    def problem(self) -> Mapping[str, Any]:
         """What it is the kernel of."""
-        found = {name: str(value) for name, value in self.matrix.layout.identity.items()}
-        return {**found, "kernel": self.matrix.kind}
+        return {**self.matrix.layout.identity, "kernel": self.matrix.kind}
 
     @cached_property
     def diagonal(self) -> Float[np.ndarray, " n"]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -273,14 +273,14 @@ def _resumed(path: Path, configuration: dict[str, str], now: Progress) -> Progre
     return Progress(members, losses, metrics, diverged, int(done))
 
 
-def _configuration(task: Task, numbers: range) -> dict[str, str]:
+def _configuration(task: Task, numbers: range) -> dict[str, Any]:
     """What must be the same for a run to go on."""
     rnn, recipe = task.model.rnn, task.recipe
     stored = task.streams is None
     state = jax.eval_shape(lambda: recipe.updates(1.0).init({"W": jnp.zeros(1)}))
     return {
         "function": type(task.function).__name__,
-        **{name: str(value) for name, value in describe(rnn).items()},
+        **describe(rnn),
         "key": str(np.asarray(jax.random.key_data(task.key)).tolist()),
         "networks": str(list(numbers)),
         "width and outputs": str(task.sizes),
