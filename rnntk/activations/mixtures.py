@@ -175,7 +175,12 @@ class Mixture:
             flat = self._alone(jnp.ravel(std) ** 2, octaves).marginal
             return jax.tree.map(lambda v: v.reshape(*v.shape[:-1], *std.shape), flat)
 
-        return Sums(self.even, self.odd, self._tails, marginal)
+        def rows(std: Array, slope: Array, octaves: int) -> Array:
+            rule = orders.rule(std.dtype)
+            found = self._rows(rule, jnp.ravel(std) ** 2, jnp.ravel(slope), octaves)
+            return found.reshape(-1, *std.shape)
+
+        return Sums(self.even, self.odd, self._tails, marginal, rows)
 
     @property
     def saturates(self) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Int
 
 from rnntk.activations import orders
 from rnntk.activations.orders import Rule
@@ -66,12 +66,14 @@ class Sums:
             beyond 0, 1, ... NEAR octaves, as a share of a moment; and in the last row as a share
             of a small angle, beyond NEAR octaves.
         marginal: makes a marginal with the rows of some octaves from standard deviations.
+        rows: makes these rows alone, from standard deviations and slopes.
     """
 
     even: bool
     odd: bool
     tails: tuple[Float[np.ndarray, "rows variances"], Float[np.ndarray, "rows variances"]]
     marginal: Callable[[Float[Array, "..."], int], Marginal]
+    rows: Callable[[Float[Array, "..."], Float[Array, "..."], int], Float[Array, "orders ..."]]
 
     def angles(
         self, one: Marginal, two: Marginal, e: Float[Array, "n1 n2"], elsewhere: Way | None
@@ -81,12 +83,13 @@ class Sums:
         ``elsewhere`` does what no order reaches: near-duplicates of largest variance.
         """
         ways: list[Way] = [partial(self._apart, octaves) for octaves in PASSES]
-        ways += [self._by_lacks, self._beyond, elsewhere or self._beyond]
+        ways += [self._close] if elsewhere is None else [self._close, elsewhere]
 
         # Two angles are one complex array, which XLA computes in one pass.
         @jax.custom_jvp
         def both(one: Marginal, two: Marginal, e: Array) -> Array:
-            return jax.lax.switch(self._choose(one, two, e), ways, one, two, e)
+            chosen = self._choose(one, two, e, elsewhere is not None)
+            return jax.lax.switch(chosen, ways, one, two, e)
 
         @both.defjvp
         def both_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
@@ -119,12 +122,11 @@ class Sums:
                 jax.jvp(lambda e: way(one, two, e), (e,), (ones(e),))[1],
             )
 
-        ways: list[Way] = [partial(self._apart, NEAR), self._by_lacks]
-        chosen = self._choose(one, two, e)
-        number = jnp.where(chosen < len(PASSES), 0, 1)
+        ways: list[Way] = [partial(self._apart, NEAR), partial(self._by_lacks, backward=True)]
         if elsewhere is not None:
             ways.append(elsewhere)
-            number = jnp.maximum(number, chosen - len(PASSES))
+        chosen = self._choose(one, two, e, elsewhere is not None)
+        number = jnp.maximum(chosen - (len(PASSES) - 1), 0)
         changes = (tangents[0].std, tangents[1].std, tangents[2])
         found = jax.lax.switch(number, [partial(slopes, way) for way in ways])
 
@@ -134,7 +136,9 @@ class Sums:
 
         return jax.lax.complex(change(jnp.real), change(jnp.imag))
 
-    def _choose(self, one: Marginal, two: Marginal, e: Array) -> Int[Array, ""]:
+    def _choose(
+        self, one: Marginal, two: Marginal, e: Array, elsewhere: bool
+    ) -> Int[Array, ""]:
         """The shortest way: where 1 - |rho| is not tiny, high powers of rho are 0."""
         one, two, e = jax.lax.stop_gradient((one, two, e))
         double, rule = e.dtype == jnp.float64, orders.rule(e.dtype)
@@ -142,17 +146,27 @@ class Sums:
         # a zero sequence has no angle, and identical ones have no digits to lose
         alone = _same(one, two, e) | (one.half_inverse * two.half_inverse == 0)
         nearest = jnp.min(jnp.where(alone, 1, _near(e)))
-        variances = [jnp.max(side.std) ** 2 for side in (one, two)]
-        tails = jnp.asarray(self.tails[double].astype(e.dtype))
-        left1, left2 = (tails[:, octave(a) - LOWEST] for a in variances)
+        left1, left2 = self._left_of(one), self._left_of(two)
         fall = jnp.asarray(ends.astype(e.dtype)) * jnp.log1p(-nearest)
         products = ((left1 + left2) / 2)[np.array(PASSES)] + fall
         apart = jnp.sum(products > math.log(_LEFT[double]))
-        beyond = jnp.maximum(left1[-1], left2[-1]) > math.log(_LEFT_OF_ANGLE[double])
-        largest = jnp.maximum(*variances) > LARGEST
-        close = len(PASSES) + jnp.where(beyond, 1 + largest.astype(int), 0)
         enough = (nearest > _APART[double]) & (apart < len(PASSES))
+        close = jnp.asarray(len(PASSES))
+        if elsewhere:
+            largest = jnp.maximum(jnp.max(one.std), jnp.max(two.std)) > LARGEST**0.5
+            close = jnp.where(largest & self._is_beyond(one, two), close + 1, close)
         return jnp.where(enough, apart, close)
+
+    def _left_of(self, side: Marginal) -> Float[Array, " rows"]:
+        """The tails at the largest variance."""
+        tails = self.tails[side.std.dtype == jnp.float64].astype(side.std.dtype)
+        return jnp.asarray(tails)[:, octave(jnp.max(side.std) ** 2) - LOWEST]
+
+    def _is_beyond(self, one: Marginal, two: Marginal) -> Bool[Array, ""]:
+        """Whether near-duplicates need more than the rows of NEAR octaves."""
+        one, two = jax.lax.stop_gradient((one, two))
+        least = math.log(_LEFT_OF_ANGLE[one.std.dtype == jnp.float64])
+        return jnp.maximum(self._left_of(one)[-1], self._left_of(two)[-1]) > least
 
     def _apart(self, octaves: int, one: Marginal, two: Marginal, e: Array) -> Array:
         """By sums of products."""
@@ -180,39 +194,60 @@ class Sums:
             _not_negative(jnp.imag(begun) + (rest_slope - 2 * slope), one, two, e),
         )
 
-    def _beyond(self, one: Marginal, two: Marginal, e: Array) -> Array:
-        """By sums of squares and lacks, over as many orders as needed."""
-        octaves = orders.rule(e.dtype).octaves
-        one, two = (self.marginal(side.std, octaves) for side in (one, two))
-        return self._by_lacks(one, two, e)
+    def _close(self, one: Marginal, two: Marginal, e: Array) -> Array:
+        """By sums of squares and lacks, with the rows of all octaves where they are needed."""
+        rule = orders.rule(e.dtype)
+        count = rule.count(rule.octaves)
 
-    def _by_lacks(self, one: Marginal, two: Marginal, e: Array) -> Array:
-        """By sums of squares and of products with 1 - |rho|^x, octave by octave."""
+        def make(*sides: Marginal) -> list[Array]:
+            return [self.rows(side.std, side.slope, rule.octaves) for side in sides]
+
+        def fill(*sides: Marginal) -> list[Array]:
+            return [
+                jnp.pad(side.rows, ((0, count - len(side.rows)), (0, 0), (0, 0))) for side in sides
+            ]
+
+        rows1, rows2 = jax.lax.cond(self._is_beyond(one, two), make, fill, one, two)
+        return self._by_lacks(one._replace(rows=rows1), two._replace(rows=rows2), e)
+
+    def _by_lacks(
+        self, one: Marginal, two: Marginal, e: Array, backward: bool = False
+    ) -> Array:
+        """By sums of squares and of products with 1 - |rho|^x, octave by octave.
+
+        A loop that ends early is faster than one that goes idle, but has no ``backward`` mode.
+        """
         rule, sides = orders.rule(e.dtype), (one, two)
         few, size = rule.count(0), BLOCK * len(rule.first)
         lacks = rule.lacks(_near(e), 1)
-        x = jnp.asarray(rule.orders[: len(one.rows)].astype(e.dtype))
+        x = jnp.asarray(rule.orders.astype(e.dtype))
         rows = [side.rows[:few] for side in sides]
         packed = self._add(sides, e, rows, x[:few], [None, *lacks[: few - 1]], _begin(one, two, e))
         left = [self._left(rule, side) for side in sides]
         active = self._active(rule, sides, e, left)
 
-        def visit(carry: Any, inputs: Any) -> tuple[Any, None]:
-            i, x, *rows = inputs
-
-            @jax.checkpoint
-            def add(packed: Array, lacks: list[Array]) -> Any:
-                every = list(lacks)
-                while len(every) < size + len(lacks):
-                    every.append(every[-len(lacks)] * (2 - every[-len(lacks)]))
-                packed = self._add(sides, e, rows, x, every[:size], packed)
-                return packed, every[size:]
-
-            return jax.lax.cond(i < active, add, lambda *old: old, *carry), None
-
         blocks = [v[few:].reshape(-1, size, *v.shape[1:]) for v in (x, one.rows, two.rows)]
-        steps = jnp.arange(len(blocks[0]))
-        (packed, lacks), _ = jax.lax.scan(visit, (packed, lacks[few - 1 :]), (steps, *blocks))
+
+        @jax.checkpoint
+        def add(packed: Array, lacks: list[Array], x: Array, *rows: Array) -> Any:
+            every = list(lacks)
+            while len(every) < size + len(lacks):
+                every.append(every[-len(lacks)] * (2 - every[-len(lacks)]))
+            packed = self._add(sides, e, rows, x, every[:size], packed)
+            return packed, every[size:]
+
+        def visit(carry: Any, block: Any) -> tuple[Any, None]:
+            # What a branch takes is made before; a loop's slices would be taken for each pair.
+            i, *inputs = block
+            return jax.lax.cond(i < active, add, lambda *old: old[:2], *carry, *inputs), None
+
+        begun = packed, lacks[few - 1 :]
+        if backward:
+            (packed, lacks), _ = jax.lax.scan(visit, begun, (jnp.arange(len(blocks[0])), *blocks))
+        else:
+            packed, lacks = jax.lax.fori_loop(
+                0, active, lambda i, carry: visit(carry, (i, *(v[i] for v in blocks)))[0], begun
+            )
         # what follows counts with the 1 - |rho|^x of its lowest order
         state, slope = ((v[active] + w[active]) * lacks[0] for v, w in zip(*left, strict=True))
         return packed + jax.lax.complex(state, slope)
@@ -220,7 +255,7 @@ class Sums:
     def _squares(self, rule: Rule, side: Marginal) -> tuple[Array, Array]:
         """c_(k+1)^2 and d_k^2 of the orders x and x + 1 together, without d_0."""
         rows, (share, g, h) = side.rows, side.lowest[2:5]
-        x = rule.orders[: len(rows)].astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
+        x = rule.orders.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1))
         slopes, states = jnp.zeros_like(rows), jnp.zeros_like(rows)
         if self.even:
             slopes = ((g[None] * rows) ** 2).at[0].set(0)
@@ -250,14 +285,14 @@ class Sums:
         """How many blocks of octaves any of the pairs needs."""
         one, two = sides
         nearest = jax.lax.stop_gradient(jnp.min(jnp.where(_same(one, two, e), 1, _near(e))))
-        starts = rule.orders[rule.count(0) : len(one.rows) : BLOCK * len(rule.first)]
+        starts = rule.orders[rule.count(0) :: BLOCK * len(rule.first)]
         reach = -math.log(float(jnp.finfo(e.dtype).eps))
-        shares = [
-            jnp.max((v + w)[:-1].reshape(len(starts), -1), axis=1)
-            for v, w in zip(*left, strict=True)
+        largest = [
+            sum(jnp.max(v[:-1].reshape(len(starts), -1), axis=1) for v in both)
+            for both in zip(*left, strict=True)
         ]
         negligible = _NEGLIGIBLE[e.dtype == jnp.float64]
-        needed = jnp.sum(jax.lax.stop_gradient(jnp.maximum(*shares)) > negligible)
+        needed = jnp.sum(jax.lax.stop_gradient(jnp.maximum(*largest)) > negligible)
         return jnp.minimum(needed, jnp.sum(jnp.asarray(starts.astype(e.dtype)) * nearest < reach))
 
     def _add(

@@ -33,7 +33,7 @@ from rnntk.storage.kernels import StoredKernel
 from rnntk.tiling import tuning
 from rnntk.tiling.executors import local_run
 from rnntk.tiling.threads import in_threads
-from rnntk.tiling.tiles import Cut, Grid, InMemory, Tile, assemble, cut, cuts, even_size
+from rnntk.tiling.tiles import Cut, Grid, InMemory, Tile, assemble, cut, cuts, equal_cuts, even_size
 
 Batch = tuple[Float[Array, "_ _ d"], Int[Array | np.ndarray, " _"] | None]
 Sides = tuple[Marginals, ...]  # for each direction of reading
@@ -241,16 +241,17 @@ def _in_tiles(
     grid = Grid(tuple(one), tuple(two), mirror)
     device = _device(one[grid.rows[0]][0].layers[0].root_L)
     block = partial(_compiled(device.platform), rnn, scales)
-
-    def compute(tile: Tile) -> Kernel:
-        return block(one[tile.rows], two[tile.columns], mirror=tile.diagonal)
-
     if len(grid) == 1:
-        return compute(next(iter(grid)))
+        return block(*one.values(), *two.values(), mirror=mirror)
+    pairs_with_itself = rnn.initial_state == "independent"
 
     def compute_kinds(tile: Tile) -> Kernel:
+        # one program for all tiles, on the diagonal or not, wherever that is possible
+        own = tile.diagonal and pairs_with_itself
+        kernel = block(one[tile.rows], two[tile.columns], mirror=own)
         chosen: Any = {kind: None for kind in layout.KINDS if kind not in kinds}
-        return compute(tile)._replace(**chosen)
+        kernel = kernel._replace(**chosen)
+        return _symmetric(kernel) if tile.diagonal and not own else kernel
 
     whole = InMemory(mirror, sum(grid.rows[-1]), sum(grid.columns[-1]))
     assemble(compute_kinds, grid, whole.put, partial(in_threads, device=device), "infinite kernel")
@@ -270,7 +271,7 @@ def _marginals(rnn: ElmanRNN, scales: Squares, batch: Batch, size: int) -> Piece
 
     The last bits depend on their number, and would be others in a part of the batch.
     """
-    pieces = cuts(len(batch[0]), size)
+    pieces = equal_cuts(len(batch[0]), size)
     if len(pieces) == 1 and pieces[0].size == size:
         return {pieces[0]: _prepare(rnn, scales, *batch)}
 
@@ -325,4 +326,9 @@ def _block(
     if rnn.bidirectional and rnn.r.per_step:
         kernels[1] = reverse_steps(kernels[1], one[1].lengths, two[1].lengths)
     total = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]), *kernels)
-    return jax.tree.map(symmetric, total) if mirror else total
+    return _symmetric(total) if mirror else total
+
+
+@jax.jit
+def _symmetric(kernel: Kernel) -> Kernel:
+    return jax.tree.map(symmetric, kernel)

@@ -25,7 +25,7 @@ a tenth; 512 takes a third longer (benchmarks/infinite.py)."""
 INFINITE_TILE_ACCELERATOR = 2048
 """By reasoning: a step of one tile has to keep every core of an accelerator busy."""
 
-LANES = 16
+LANES = 8
 """Numbers in a vector register; what is left of a row is done one by one."""
 
 TOKEN_CHUNK = 8
