@@ -1,0 +1,56 @@
+"""Fourth moments of MAML's design b = (I - a X'X / n_1) x, exactly: docs/theory/sgd_risk.md.
+
+Given x and W = |X x|^2 / s with s = x'Hx, a chi-square of n_1 degrees, b is Gaussian with mean
+m_i = (1 - q W l_i) x_i and covariance q^2 W (s H - H x x' H), q = a / n_1. What is left are moments
+of W and of x.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the design's coordinates in the eigenbasis of H.
+
+    Attributes:
+        second: E b_i^2, the eigenvalues of H_a.
+        fourth: E b_i^2 b_j^2.
+        labels: E b_i^2 (1 + (a / n_1)^2 |X x|^2): what labels of noise 1 contribute.
+    """
+
+    second: Float[np.ndarray, " d"]
+    fourth: Float[np.ndarray, "d d"]
+    labels: Float[np.ndarray, " d"]
+
+
+def moments(values: Float[np.ndarray, " d"], rate: float, inner: int) -> Moments:
+    """Moments of the design, from the eigenvalues of H, the rate a and n_1."""
+    q, l = rate / inner, values
+    w = np.cumprod([1.0, *(inner + 2.0 * np.arange(4))])  # E W^k
+    two, four = float(np.sum(l**2)), float(np.sum(l**4))
+    xx = np.outer(l, l) * (1 + 2 * np.eye(len(l)))  # E x_i^2 x_j^2
+    xs, ss = l * two + 2 * l**3, two**2 + 2 * four  # E x_i^2 s, E s^2
+    # E (b_i^2 | x, W) = x_i^2 own_i(W) + q^2 W l_i s, coefficients in W
+    own = np.stack([np.ones_like(l), -2 * q * l - (q * l) ** 2, (q * l) ** 2])
+    mean = np.stack([np.ones_like(l), -q * l])
+    first = w[1:4] @ own  # E W own_i
+    crossed = mean.T @ _hankel(w[1:4]) @ mean  # E W (1 - q W l_i) (1 - q W l_j)
+    squares = xx * (own.T @ _hankel(w) @ own) + np.outer(l, l) * q**4 * ss * w[2]
+    mixed = q**2 * np.outer(xs * first, l)
+    # of the covariance C given x and W: 2 E C_ij^2 + 4 E m_i m_j C_ij
+    spread = 2 * q**4 * w[2] * (np.outer(l, l) ** 2 * xx + np.diag(l**2 * (ss - 2 * l * xs)))
+    spread += 4 * q**2 * crossed * (np.diag(l * xs) - np.outer(l, l) * xx)
+    second = l * ((1 - rate * l) ** 2 + rate**2 / inner * (l**2 + two))
+    return Moments(
+        second=second,
+        fourth=squares + mixed + mixed.T + spread,
+        labels=second + q**2 * (xs * first + q**2 * l * ss * w[2]),
+    )
+
+
+def _hankel(sequence: Float[np.ndarray, " k"]) -> Float[np.ndarray, "j j"]:
+    size = (len(sequence) + 1) // 2
+    return sequence[np.add.outer(np.arange(size), np.arange(size))]
