@@ -106,6 +106,12 @@ def sample_complexity(
         raise ValueError(f"rnn must have one output a sequence, got readout={rnn.readout!r}.")
     if not 0 < error < 1:
         raise ValueError(f"error must lie between 0 and 1, got {error}.")
+    if not 0 < step_size < np.inf:
+        raise ValueError(f"step_size must be positive and finite, got {step_size}.")
+    if not callable(concept):
+        raise TypeError(f"concept must draw concepts, as Additive.draw does, got {concept!r}.")
+    if not np.iterable(lengths):
+        raise TypeError(f"lengths must be a sequence of whole numbers, got {lengths!r}.")
     chosen = [checks.check_size("lengths", length) for length in lengths]
     if not chosen or sorted(set(chosen)) != chosen:
         raise ValueError(f"lengths must be ascending, at least one, got {list(lengths)}.")
@@ -137,7 +143,17 @@ def sample_complexity(
         "n_test": n_test,
     }
     example = concept(key, chosen[0], token_size)
-    seen = trial.embed(trial.tokens(key, 2, chosen[0], token_size))
+    if not isinstance(example, Additive | NVariable):
+        raise TypeError(f"concept must draw an Additive or an NVariable, got {example}.")
+    x = trial.tokens(key, 2, chosen[0], token_size)
+    if np.shape(x) != (2, chosen[0], token_size):
+        raise ValueError(
+            f"tokens must draw arrays of the shape they are asked for, got {np.shape(x)} for "
+            f"{(2, chosen[0], token_size)}."
+        )
+    seen = trial.embed(x)
+    if len(seen) != 2:
+        raise ValueError(f"embed must return as many sequences as it gets, got {len(seen)} for 2.")
     # functions of one name differ by their values
     problem = (
         settings
@@ -228,11 +244,10 @@ class _Trial:
                 lambda n: sgd_risk.upper_bound(problem, step, n).value <= goal, SMALLEST
             )
         least = sgd_risk.LEAST
-        found["lower"] = _first(
-            lambda n: sgd_risk.lower_bound(problem, step, n).value <= goal, least
-        )
-        if found["lower"] == least:  # where the theorem begins it says nothing
-            found["lower"] = np.nan
+        if step < 1 / problem.eigenvalues[0]:
+            low = _first(lambda n: sgd_risk.lower_bound(problem, step, n).value <= goal, least)
+            if low > least:  # where the theorem begins it says nothing
+                found["lower"] = low
         size = float(np.mean(K.diagonal()))
         shifted = K + RIDGE * size * np.eye(len(K))
         found["rademacher"] = 4 * size * float(y @ np.linalg.solve(shifted, y)) / self.error**2
