@@ -2,8 +2,8 @@
 
     python benchmarks/studies/NAME.py [--quick | --full] [--out FOLDER]
 
-``--quick`` takes a minute or two on two cores, and its numbers stand in docs/studies.md; ``--full``
-is for an accelerator, and goes on from where it was interrupted. Both write FOLDER/NAME-MODE.json,
+``--quick`` is for a CPU with two cores, and its numbers stand in docs/studies.md; ``--full`` is for
+an accelerator, and goes on from where it was interrupted. Both write FOLDER/NAME-MODE.json,
 which says what ran where, and figures FOLDER/NAME-*.png. Everything repeats from the scripts' keys.
 """
 

@@ -45,8 +45,9 @@ def mean_weights(length: int) -> np.ndarray:
             )
             size = 2 * np.sqrt(i * (i + lag))
             theta = np.arccos(pre / size)
-            slope, d_slope = (np.pi - theta) / (2 * np.pi), d_pre / (2 * np.pi * size * np.sin(theta))
-            state, d_state = size * np.sin(theta) / (2 * np.pi) + slope * pre, slope * d_pre
+            height = size * np.sin(theta)
+            slope, d_slope = (np.pi - theta) / (2 * np.pi), d_pre / (2 * np.pi * height)
+            state, d_state = height / (2 * np.pi) + slope * pre, slope * d_pre
             total += d_state + d_slope * back + slope * d_back
         np.fill_diagonal(found[:, lag:], total)
         np.fill_diagonal(found[lag:], total)
@@ -159,7 +160,7 @@ GROUPS = {
 
 
 def figures(found: dict[str, Any]) -> dict[str, Figure]:
-    figure = Figure(figsize=(13, 4.8), layout="constrained")
+    figure = Figure(figsize=(13, 5.4), layout="constrained")
     for ax, (title, names) in zip(figure.subplots(ncols=3), GROUPS.items(), strict=True):
         for i, name in enumerate(names):
             one = found[name]
@@ -170,7 +171,7 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
         ax.set_ylabel("diagonal / weight of the first token")
         ax.set_title(title, fontsize=10)
         ax.set_ylim(1, 1e25)
-        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return {"weights": figure}
 
 

@@ -237,7 +237,8 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
         ax.set_ylabel("excess risk")
     one = found["networks, L = 4"]
     for name, style in (("network", "o-"), ("linearized", "s--"), ("exact", "k:")):
-        axes[2].loglog(one["counts"], one[name], style, label=name)
+        label = "Gaussian features, exact" if name == "exact" else name
+        axes[2].loglog(one["counts"], one[name], style, label=label)
     axes[2].set_title("networks, L = 4", fontsize=10)
     for ax in axes:
         ax.set_xlabel("samples $N$")

@@ -52,8 +52,9 @@ def capacity(K: Float[ArrayLike, "n n"], y: Real[ArrayLike, " n"], delta: float 
 
         \le \frac{2 B \sqrt{\mathrm{tr} K}}{n} + \sqrt{\frac{\log(1/\delta)}{2 n}}
 
-    if B is fixed before the samples are seen and the diagonal of K is constant. Local Rademacher complexities (Bartlett, Bousquet &
-    Mendelson 2005, section 6) see how eigenvalues decay: up to constants, the excess loss is
+    if B is fixed before the samples are seen and the diagonal of K is constant. Local Rademacher
+    complexities (Bartlett, Bousquet & Mendelson 2005, section 6) see how eigenvalues decay: up to
+    constants, the excess loss is
 
     .. math::
 

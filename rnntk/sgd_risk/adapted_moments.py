@@ -28,26 +28,26 @@ class Moments:
 
 def moments(values: Float[np.ndarray, " d"], rate: float, inner: int) -> Moments:
     """Moments of the design, from the eigenvalues of H, the rate a and n_1."""
-    q, l = rate / inner, values
+    q, v = rate / inner, values  # l_i above
     w = np.cumprod([1.0, *(inner + 2.0 * np.arange(4))])  # E W^k
-    two, four = float(np.sum(l**2)), float(np.sum(l**4))
-    xx = np.outer(l, l) * (1 + 2 * np.eye(len(l)))  # E x_i^2 x_j^2
-    xs, ss = l * two + 2 * l**3, two**2 + 2 * four  # E x_i^2 s, E s^2
+    two, four = float(np.sum(v**2)), float(np.sum(v**4))
+    xx = np.outer(v, v) * (1 + 2 * np.eye(len(v)))  # E x_i^2 x_j^2
+    xs, ss = v * two + 2 * v**3, two**2 + 2 * four  # E x_i^2 s, E s^2
     # E (b_i^2 | x, W) = x_i^2 own_i(W) + q^2 W l_i s, coefficients in W
-    own = np.stack([np.ones_like(l), -2 * q * l - (q * l) ** 2, (q * l) ** 2])
-    mean = np.stack([np.ones_like(l), -q * l])
+    own = np.stack([np.ones_like(v), -2 * q * v - (q * v) ** 2, (q * v) ** 2])
+    mean = np.stack([np.ones_like(v), -q * v])
     first = w[1:4] @ own  # E W own_i
     crossed = mean.T @ _hankel(w[1:4]) @ mean  # E W (1 - q W l_i) (1 - q W l_j)
-    squares = xx * (own.T @ _hankel(w) @ own) + np.outer(l, l) * q**4 * ss * w[2]
-    mixed = q**2 * np.outer(xs * first, l)
+    squares = xx * (own.T @ _hankel(w) @ own) + np.outer(v, v) * q**4 * ss * w[2]
+    mixed = q**2 * np.outer(xs * first, v)
     # of the covariance C given x and W: 2 E C_ij^2 + 4 E m_i m_j C_ij
-    spread = 2 * q**4 * w[2] * (np.outer(l, l) ** 2 * xx + np.diag(l**2 * (ss - 2 * l * xs)))
-    spread += 4 * q**2 * crossed * (np.diag(l * xs) - np.outer(l, l) * xx)
-    second = l * ((1 - rate * l) ** 2 + rate**2 / inner * (l**2 + two))
+    spread = 2 * q**4 * w[2] * (np.outer(v, v) ** 2 * xx + np.diag(v**2 * (ss - 2 * v * xs)))
+    spread += 4 * q**2 * crossed * (np.diag(v * xs) - np.outer(v, v) * xx)
+    second = v * ((1 - rate * v) ** 2 + rate**2 / inner * (v**2 + two))
     return Moments(
         second=second,
         fourth=squares + mixed + mixed.T + spread,
-        labels=second + q**2 * (xs * first + q**2 * l * ss * w[2]),
+        labels=second + q**2 * (xs * first + q**2 * v * ss * w[2]),
     )
 
 

@@ -94,9 +94,7 @@ def test_moments_are_expectations(rate, inner):
 
 def test_exact_risk_is_the_expectation_over_tasks():
     rate, g, noise, spread, value = 0.8, 0.3, 0.4, 0.5, 1.3
-    meta = MetaRegression(
-        *np.array([[value], [0.7], [spread]]), noise=noise, rate=rate, inner=1
-    )
+    meta = MetaRegression(*np.array([[value], [0.7], [spread]]), noise=noise, rate=rate, inner=1)
     # of a task: the first token, the last, theta, and the noise of both labels
     nodes, weights = gaussians([5, 3, 2, 2, 2])
     scales = [value, value, spread, noise, noise]
