@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 
 @dataclass(frozen=True)
-class Moments:
+class DesignMoments:
     """Of the design's coordinates in the eigenbasis of H.
 
     Attributes:
@@ -26,7 +26,7 @@ class Moments:
     labels: Float[np.ndarray, " d"]
 
 
-def moments(values: Float[np.ndarray, " d"], rate: float, inner: int) -> Moments:
+def moments(values: Float[np.ndarray, " d"], rate: float, inner: int) -> DesignMoments:
     """Moments of the design, from the eigenvalues of H, the rate a and n_1."""
     q, v = rate / inner, values  # l_i above
     w = np.cumprod([1.0, *(inner + 2.0 * np.arange(4))])  # E W^k
@@ -44,7 +44,7 @@ def moments(values: Float[np.ndarray, " d"], rate: float, inner: int) -> Moments
     spread = 2 * q**4 * w[2] * (np.outer(v, v) ** 2 * xx + np.diag(v**2 * (ss - 2 * v * xs)))
     spread += 4 * q**2 * crossed * (np.diag(v * xs) - np.outer(v, v) * xx)
     second = v * ((1 - rate * v) ** 2 + rate**2 / inner * (v**2 + two))
-    return Moments(
+    return DesignMoments(
         second=second,
         fourth=squares + mixed + mixed.T + spread,
         labels=second + q**2 * (xs * first + q**2 * v * ss * w[2]),

@@ -11,7 +11,7 @@ from jaxtyping import Float, PRNGKeyArray, Real
 
 from rnntk import checks
 from rnntk.keys import generator
-from rnntk.sgd_risk.adapted_moments import Moments, moments
+from rnntk.sgd_risk.adapted_moments import DesignMoments, moments
 from rnntk.sgd_risk.problem import LeastSquares, check_samples, check_step
 from rnntk.sgd_risk.recursion import mean_risks
 from rnntk.sgd_risk.simulation import averaged_risks
@@ -91,7 +91,7 @@ class MetaRegression:
             object.__setattr__(self, name, value)
 
     @cached_property
-    def moments(self) -> Moments:
+    def moments(self) -> DesignMoments:
         """Second and fourth moments of the design, exactly."""
         return moments(self.eigenvalues, self.rate, self.inner)
 
