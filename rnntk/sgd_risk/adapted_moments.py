@@ -13,12 +13,12 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class DesignMoments:
-    """Of the design's coordinates in the eigenbasis of H.
+    r"""Of the coordinates of MAML's design b in the eigenbasis of H.
 
     Attributes:
-        second: E b_i^2, the eigenvalues of H_a.
-        fourth: E b_i^2 b_j^2.
-        labels: E b_i^2 (1 + (a / n_1)^2 |X x|^2): what labels of noise 1 contribute.
+        second: :math:`E\,b_i^2`, the eigenvalues of :math:`H_a`.
+        fourth: :math:`E\,b_i^2 b_j^2`.
+        labels: :math:`E\,b_i^2 (1 + (a/n_1)^2 |X x|^2)`: what labels of noise 1 contribute.
     """
 
     second: Float[np.ndarray, " d"]
