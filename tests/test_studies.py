@@ -1,12 +1,16 @@
 """The studies repeat from their keys: one part of each, anew, against the numbers that are kept."""
 
 import importlib
+import itertools
 import json
 import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+
+from rnntk import ElmanRNN, infinite_kernel
 
 STUDIES = Path(__file__).parent.parent / "benchmarks" / "studies"
 PARTS = {
@@ -27,6 +31,31 @@ def test_every_study_is_listed_and_kept():
         kept = json.loads((STUDIES / "results" / f"{name}-quick.json").read_text())
         assert part in kept["parts"]
         assert {"device", "jax"} <= set(kept["environment"])
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_cost_of_the_first_token_for_the_mean_readout(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(STUDIES), *sys.path])
+    study = importlib.import_module("distant_tokens")
+    length, step = 3, 1e-5
+    rnn = ElmanRNN(readout="mean")
+    x = np.zeros((2, length, 2 * length))
+    x[0, :, :length], x[1, :, length:] = np.eye(length), np.eye(length)
+
+    def kernel(place, value):
+        seen = x.copy()  # all tokens orthogonal, but one of each sequence
+        seen[1, place[1]] = value * x[0, place[0]] + np.sqrt(1 - value**2) * x[1, place[1]]
+        return float(infinite_kernel(rnn, seen).ntk[0, 1])
+
+    places = list(itertools.product(range(length), repeat=2))
+    slopes = [(kernel(place, step) - kernel(place, -step)) / (2 * step) for place in places]
+    matrix = np.reshape(slopes, (length, length))
+    np.testing.assert_allclose(study.mean_weights(length), matrix, rtol=1e-8, atol=1e-9)
+    own = float(infinite_kernel(rnn, x[:1]).ntk[0, 0])
+    # the smallest norm of a function whose coefficient at the first token is 1
+    coefficients = np.linalg.inv(matrix) @ np.eye(length)[0]
+    norm = coefficients @ matrix @ coefficients
+    assert study.mean_weight(length) == pytest.approx(1 / (norm * own), rel=1e-8)
 
 
 def same(one, two):

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rnntk
+from rnntk.plot.lengths import LABELS
 
 KEY = jax.random.key(14)
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -76,15 +77,12 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     ax = figure.subplots()
     shown = [name for name in found if name != "networks"]
-    for name, marker in zip(shown, "os^DvPX<>h", strict=False):
+    for i, name in enumerate(shown):
         one = found[name]
-        mean, low, high = common.numbers(one["intervals"]["kernel"]).T
-        finite = np.isfinite(mean)
         law = one["laws"].get("kernel")
         label = name + (f": {law['best']}" if law else "")
-        gaps = [mean[finite] - low[finite], high[finite] - mean[finite]]
-        lengths = np.array(one["lengths"])[finite]
-        ax.errorbar(lengths, mean[finite], yerr=gaps, marker=marker, capsize=3, label=label)
+        look = {"marker": "os^DvPX<>h"[i % 10], "ls": ("-", "--", ":")[i % 3], "mfc": "none"}
+        common.error_bars(ax, one["lengths"], one["intervals"]["kernel"], label=label, **look)
     common.length_axis(ax, found[shown[0]]["lengths"])
     ax.set_yscale("log")
     ax.set_ylabel("samples, kernel regression")
@@ -93,13 +91,14 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
     learners = Figure(figsize=(5.6, 4), layout="constrained")
     ax = learners.subplots()
     for (name, rows), marker in zip(one["intervals"].items(), "os^DvPX", strict=True):
-        mean = common.numbers(rows)[:, 0]
-        ax.loglog(
-            one["lengths"], np.where(np.isfinite(mean), mean, np.nan), marker=marker, label=name
-        )
+        if np.isfinite(common.numbers(rows)).any():
+            look = {"marker": marker, "mfc": "none", "label": LABELS[name]}
+            common.error_bars(ax, one["lengths"], rows, **look)
     common.length_axis(ax, one["lengths"])
+    ax.set_yscale("log")
     ax.set_ylabel("samples, linear f, unit tokens")
-    ax.legend(fontsize=7)
+    ax.set_ylim(top=1e6)
+    ax.legend(fontsize=7, ncols=2, loc="upper left")
     return {"kernel": figure, "learners": learners}
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/studies/NAME.py [--quick | --full] [--out FOLDER]
 
-``--quick`` takes a minute or two on two cores, and its numbers stand in docs/studies.md; ``--full``
-is for an accelerator, and goes on from where it was interrupted. Both write FOLDER/NAME-MODE.json,
+``--quick`` is for a CPU with two cores, and its numbers stand in docs/studies.md; ``--full`` is for
+an accelerator, and goes on from where it was interrupted. Both write FOLDER/NAME-MODE.json,
 which says what ran where, and figures FOLDER/NAME-*.png. Everything repeats from the scripts' keys.
 """
 
@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import NullLocator, ScalarFormatter
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -60,6 +60,22 @@ def length_axis(ax: Axes, lengths: Any) -> None:
     ax.set_xticks(list(lengths), [str(length) for length in lengths])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("length $L$")
+
+
+def plain_log(ax: Axes) -> None:
+    """A logarithmic axis of values that span less than a decade or two, in plain numbers."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(ScalarFormatter())
+    ax.tick_params(axis="y", which="both", labelsize=8)
+
+
+def error_bars(ax: Axes, at: Any, intervals: Any, **look: Any) -> None:
+    """Means with their intervals, of rows (mean, low, high); what is not finite is left out."""
+    mean, low, high = finite(intervals).T
+    kept = np.isfinite(mean)
+    gaps = [(mean - low)[kept], (high - mean)[kept]]
+    ax.errorbar(np.array(at)[kept], mean[kept], yerr=gaps, capsize=3, ms=5, **look)
 
 
 def main(

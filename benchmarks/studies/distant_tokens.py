@@ -24,6 +24,49 @@ def weight(rnn: rnntk.ElmanRNN, norms: np.ndarray, fixed: np.ndarray, at: int) -
     return float(found * norms[at] / np.asarray(rnntk.infinite_kernel(rnn, x).ntk)[0, 0])
 
 
+def mean_weights(length: int) -> np.ndarray:
+    """Coefficients of <x_l, x'_k> in the NTK of the mean readout, at orthogonal unit tokens.
+
+    Relu, w^2 = u^2 = 2, all groups. The outputs of steps s and s' see <x_l, x'_k> where
+    s - l = s' - k, so that one run of the recursion serves all k - l = lag; derivatives by all of
+    its inner products go along.
+    """
+    found = np.zeros((length, length))
+    for lag in range(length):
+        steps = length - lag
+        state = slope = back = 0.0
+        d_state, d_slope, d_back, total = np.zeros((4, steps))
+        for i in range(1, steps + 1):
+            pre, d_pre = 2 * state, 2 * d_state
+            d_pre[i - 1] += 2
+            back, d_back = (
+                pre + 2 * slope * back,
+                d_pre + 2 * (d_slope * back + slope * d_back),
+            )
+            size = 2 * np.sqrt(i * (i + lag))
+            theta = np.arccos(pre / size)
+            height = size * np.sin(theta)
+            slope, d_slope = (np.pi - theta) / (2 * np.pi), d_pre / (2 * np.pi * height)
+            state, d_state = height / (2 * np.pi) + slope * pre, slope * d_pre
+            total += d_state + d_slope * back + slope * d_back
+        np.fill_diagonal(found[:, lag:], total)
+        np.fill_diagonal(found[lag:], total)
+    return found / length**2
+
+
+def mean_weight(length: int) -> float:
+    """Of a linear function of the first token, for the mean readout, relative to the diagonal.
+
+    Features of one output are sums over positions, and a function of the first token alone is what
+    is left of the sums when those of later ones are subtracted: the inverse's entry, which no entry
+    of the matrix shows.
+    """
+    tokens = np.eye(length)  # of one sequence too, unlike the last readout, which never pairs them
+    own = np.asarray(rnntk.infinite_kernel(rnntk.ElmanRNN(readout="mean"), tokens[None]).ntk)[0, 0]
+    norm = np.linalg.solve(mean_weights(length), tokens[0])[0]
+    return 1 / float(norm * own)
+
+
 def curve(lengths: list[int], setting: dict[str, Any]) -> dict[str, Any]:
     """Weights over lengths, and the law of growth of what they cost."""
     rnn = rnntk.ElmanRNN(
@@ -40,18 +83,8 @@ def curve(lengths: list[int], setting: dict[str, Any]) -> dict[str, Any]:
         if setting.get("fixed"):
             fixed[0], norms[0] = True, 1.0
         at = int(fixed[0])
-        if setting.get("readout") == "mean":  # cells of two different steps never see rho_1
-            parts = [
-                weights(rnn, Steps(norms[:s], fixed[:s]), (at,), 1, 2)[1]
-                for s in range(at + 1, len(norms) + 1)
-            ]
-            x = np.zeros((1, len(norms), 2))
-            x[0, :, 0] = np.sqrt(norms)
-            mean = rnntk.ElmanRNN(readout="mean")
-            own = float(np.asarray(rnntk.infinite_kernel(mean, x).ntk)[0, 0])
-            found.append(float(np.sum(parts)) * norms[at] / len(norms) ** 2 / own)
-        else:
-            found.append(weight(rnn, norms, fixed, at))
+        mean = setting.get("readout") == "mean"
+        found.append(mean_weight(length) if mean else weight(rnn, norms, fixed, at))
     costs = 1 / np.array(found)
     growth = rnntk.compare.growth(lengths, costs)
     return {
@@ -127,17 +160,18 @@ GROUPS = {
 
 
 def figures(found: dict[str, Any]) -> dict[str, Figure]:
-    figure = Figure(figsize=(13, 4), layout="constrained")
+    figure = Figure(figsize=(13, 5.4), layout="constrained")
     for ax, (title, names) in zip(figure.subplots(ncols=3), GROUPS.items(), strict=True):
-        for name, marker in zip(names, "os^Dv", strict=True):
+        for i, name in enumerate(names):
             one = found[name]
             label = f"{name}: {one['best']}"
-            ax.semilogy(one["lengths"], one["cost"], marker=marker, ms=5, label=label)
+            look = {"marker": "os^Dv"[i], "ls": ("-", "--", "-.", "-", ":")[i], "mfc": "none"}
+            ax.semilogy(one["lengths"], one["cost"], label=label, **look)
         common.length_axis(ax, found["unit tokens"]["lengths"])
         ax.set_ylabel("diagonal / weight of the first token")
         ax.set_title(title, fontsize=10)
         ax.set_ylim(1, 1e25)
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return {"weights": figure}
 
 

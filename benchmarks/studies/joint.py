@@ -90,33 +90,20 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
     left, right = figure.subplots(ncols=2)
     for number, marker in zip((1, 2, 3), "os^", strict=True):
         spans, samples, bounds = [], [], []
+        look = {"marker": marker, "label": f"$N = {number}$"}
         for span in (0, 1, 2, 4, 8, 12):
             one = found.get(f"N = {number}, span {span}")
             if one:
                 spans.append(span)
-                samples.append(common.numbers(one["samples"])[0])
+                samples.append(one["samples"])
                 bounds.append(float(one["bound"]))
-        left.semilogy(
-            spans,
-            np.where(np.isfinite(samples), samples, np.nan),
-            marker + "-",
-            label=f"$N = {number}$",
-        )
-        right.semilogy(
-            spans,
-            np.where(np.isfinite(bounds), bounds, np.nan),
-            marker + "-",
-            label=f"$N = {number}$",
-        )
+        common.error_bars(left, spans, samples, **look)
+        right.semilogy(spans, common.finite(bounds), **look)
     lags = (1, 2, 4, 8, 12)
-    far = [common.numbers(found[f"one token, {lag} before the end"]["samples"])[0] for lag in lags]
-    left.semilogy(
-        lags,
-        np.where(np.isfinite(far), far, np.nan),
-        "D--",
-        color="0.4",
-        label="one token, so far from the end",
-    )
+    far = [found[f"one token, {lag} before the end"]["samples"] for lag in lags]
+    label = "one token, so far from the end"
+    common.error_bars(left, lags, far, marker="D", ls="--", color="0.4", label=label)
+    common.plain_log(left)
     left.set_ylabel("samples, kernel regression")
     right.set_ylabel(r"bound on $y^T K^{-1} y$, scale-free")
     for ax in (left, right):

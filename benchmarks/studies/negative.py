@@ -108,8 +108,9 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
     right.axhline(one["kernel ridge"], color="k", ls=":", label="kernel, best ridge")
     right.set_xlabel("steps of gradient descent")
     right.set_ylabel("test error, one direction of 24, squared")
-    for ax in (left, right):
-        ax.legend(fontsize=8)
+    left.set_ylim(0.45, 1.35)
+    left.legend(fontsize=8, ncols=2, loc="upper center")
+    right.legend(fontsize=8)
     return {"limits": figure}
 
 

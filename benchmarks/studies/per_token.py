@@ -91,7 +91,8 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
             one = found[name]
             mean = np.exp(np.log(common.numbers(one["errors"])).mean(axis=0))
             label = name.rsplit(", ", 1)[1]
-            ax.semilogx(one["counts"], mean, marker=marker, ms=5, label=label)
+            ax.semilogx(one["counts"], mean, marker=marker, ms=5, mfc="none", label=label)
+        common.plain_log(ax)
         ax.set_title(chosen[0].rsplit(", ", 1)[0], fontsize=10)
         ax.set_xlabel("samples, one pass")
         ax.set_ylabel("test error / rms of the targets")

@@ -21,7 +21,7 @@ from rnntk.concepts import Additive
 
 KEY = jax.random.key(18)
 NOISE = 0.1
-MAML = ("MAML, power law", "MAML, features of a linearized RNN")
+MAML = ("MAML, power law", "MAML, features of the kernel")
 
 
 def problem(length: int, n: int) -> tuple[Any, np.ndarray, np.ndarray, Any]:
@@ -118,35 +118,92 @@ def networks(length: int, full: bool) -> dict[str, Any]:
 
 
 def maml(features: str, full: bool) -> dict[str, Any]:
-    """Risk and shape of the spectrum over adaptation rates; a power law, or a kernel's."""
+    """Risks over adaptation rates, with both bounds at a step that they allow, and the spectrum.
+
+    Features are Gaussian with a power law, or those of the infinite-width kernel themselves.
+    """
+    K = None
     if features == "power law":
-        values = 1 / np.arange(1.0, 31) ** 1.5
-        errors = np.ones(30)
+        values, errors = 1 / np.arange(1.0, 31) ** 1.5, np.ones(30)
     else:
-        found = problem(4, 600)[0].problem
-        values, errors = found.eigenvalues[:30] / found.eigenvalues[0], found.errors[:30]
-        errors = errors / np.sqrt(errors**2 @ values)
+        found, K, y, _ = problem(4, 600)
+        scale = found.problem.eigenvalues[0]
+        values, errors = found.problem.eigenvalues / scale, found.problem.errors
+        K = K / scale
+        errors = errors * scale**0.5
+    diversity = np.where(np.arange(len(values)) < 30, 0.05, 0.0)
     rates = np.linspace(-0.5, 1.5, 17 if full else 9)
     counts = [2**k for k in range(4, 13 if full else 11)]
-    rows: dict[str, Any] = {"rates": rates, "counts": counts, "risk": [], "shape": [], "head": []}
-    rows |= {"bound": [], "gaussian": []}
+    rows: dict[str, Any] = {"rates": rates, "counts": counts}
+    names = ("risk", "error", "exact", "upper", "lower", "exact at their step", "alpha")
+    rows |= {name: [] for name in (*names, "beta", "shape")}
     for rate in rates:
         meta = sgd_risk.MetaRegression(
-            values, errors, np.full(len(values), 0.05), noise=0.1, rate=float(rate), inner=10
+            values, errors, diversity, noise=NOISE, rate=float(rate), inner=10
         )
-        step = 0.1 / float(meta.adapted.sum())
-        risks = meta.simulate(KEY, step, counts, runs=64 if full else 16)
-        rows["risk"].append(risks.mean(axis=0))
-        small = 0.9 * sgd_risk.step_limit(meta.problem, meta.alpha)
-        bound = sgd_risk.upper_bound(meta.problem, small, counts[-1], alpha=meta.alpha)
-        rows["bound"].append(bound.value)
-        # what Gaussian features of the same covariance, and independent noise, would give
-        noise = float(meta.adapted @ meta.diversity) + 0.1
-        plain = sgd_risk.LeastSquares(meta.adapted, errors, noise)
-        rows["gaussian"].append(sgd_risk.exact_risk(plain, step, counts))
-        rows["shape"].append(float(meta.adapted.sum() / meta.adapted.max()))
-        rows["head"].append(sgd_risk.upper_bound(plain, step, counts[-1]).head)
+        step, runs = 0.1 / float(meta.adapted.sum()), 64 if full else 16
+        if K is None:
+            risks = meta.simulate(KEY, step, counts, runs=runs)
+        else:
+            risks = adapted_on_kernel(K, y, meta, step, counts, runs)
+        small = 0.5 * meta.step_limit
+        found = {
+            "risk": risks.mean(axis=0),
+            "error": risks.std(axis=0, ddof=1) / runs**0.5,
+            "exact": meta.exact_risk(step, counts),
+            "upper": meta.upper_bound(small, counts[-1]).value,
+            "lower": meta.lower_bound(small, counts[-1]).value,
+            "exact at their step": meta.exact_risk(small, counts[-1])[0],
+            "alpha": meta.alpha,
+            "beta": meta.beta,
+            "shape": float(meta.adapted.sum() / meta.adapted.max()),
+        }
+        for name, value in found.items():
+            rows[name].append(value)
     return rows
+
+
+def adapted_on_kernel(
+    K: np.ndarray,
+    y: np.ndarray,
+    meta: sgd_risk.MetaRegression,
+    step: float,
+    counts: list[int],
+    runs: int,
+) -> np.ndarray:
+    """Risks of MAML by averaged SGD on a kernel's features, samples drawn with replacement.
+
+    All in values at the population's points: f of the weights, ``task`` of a task's parameters. The
+    risk is half the expected square of <w - theta*, b>, over the population.
+    """
+    rng, n, inner = np.random.default_rng(0), len(y), meta.inner
+    values, vectors = np.linalg.eigh(K / n)
+    spread = meta.diversity[meta.diversity > 0]  # of the first eigenvectors
+    order = np.argsort(-values)[: len(spread)]
+    axes = vectors[:, order] * np.sqrt(n * values[order] * spread)
+    share = meta.rate / inner
+    second = np.square(K).mean(axis=0)  # E k(s, .)^2
+    f, total, found = np.zeros((runs, n)), np.zeros((runs, n)), []
+    each = np.arange(runs)
+    for count in range(1, counts[-1] + 1):
+        total += f
+        if count in counts:
+            e = total / count - y
+            smooth = e @ K / n
+            square = np.square(e - meta.rate * smooth).mean(axis=1)
+            square += share * meta.rate * (e**2 @ second / n - np.square(smooth).mean(axis=1))
+            found.append(square / 2)
+        first, last = rng.integers(n, size=(runs, inner)), rng.integers(n, size=runs)
+        task = y + rng.standard_normal((runs, axes.shape[1])) @ axes.T
+        labels = np.take_along_axis(task, first, 1)
+        labels = labels + NOISE**0.5 * rng.standard_normal((runs, inner))
+        gaps = np.take_along_axis(f, first, 1) - labels
+        seen = K[first, last[:, None]]
+        after = f[each, last] - share * np.sum(seen * gaps, axis=1)
+        gap = after - task[each, last] - NOISE**0.5 * rng.standard_normal(runs)
+        feature = K[last] - share * np.einsum("rm,rmn->rn", seen, K[first])
+        f -= step * gap[:, None] * feature
+    return np.stack(found, axis=1)
 
 
 def parts(full: bool) -> common.Parts:
@@ -180,26 +237,31 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
         ax.set_ylabel("excess risk")
     one = found["networks, L = 4"]
     for name, style in (("network", "o-"), ("linearized", "s--"), ("exact", "k:")):
-        axes[2].loglog(one["counts"], one[name], style, label=name)
+        label = "Gaussian features, exact" if name == "exact" else name
+        axes[2].loglog(one["counts"], one[name], style, label=label)
     axes[2].set_title("networks, L = 4", fontsize=10)
     for ax in axes:
         ax.set_xlabel("samples $N$")
         ax.legend(fontsize=8)
-    meta = Figure(figsize=(10, 4), layout="constrained")
-    for ax, name in zip(
-        meta.subplots(ncols=2),
-        ("MAML, power law", "MAML, features of a linearized RNN"),
-        strict=True,
-    ):
+    meta = Figure(figsize=(10, 4.6), layout="constrained")
+    both = meta.subplots(ncols=2)
+    for ax, name in zip(both, MAML, strict=True):
         one = found[name]
-        risk = np.array(one["risk"])
-        for k, style in ((0, "o:"), (len(one["counts"]) // 2, "s--"), (-1, "^-")):
-            ax.semilogy(one["rates"], risk[:, k], style, label=f"{one['counts'][k]} tasks")
-        ax.semilogy(one["rates"], one["bound"], "k-.", label=f"bound, {one['counts'][-1]} tasks")
+        risk, exact = np.array(one["risk"]), np.array(one["exact"])
+        for k, color in ((0, "C0"), (len(one["counts"]) // 2, "C1"), (-1, "C2")):
+            label = f"{one['counts'][k]} tasks, runs"
+            ax.semilogy(one["rates"], risk[:, k], "o", mfc="none", color=color, label=label)
+            ax.semilogy(one["rates"], exact[:, k], "-", lw=1, color=color)
+        ax.plot([], [], "k-", lw=1, label="Gaussian features, exact")
+        tasks = one["counts"][-1]
+        for key, style in (("upper", "--"), ("exact at their step", "-"), ("lower", ":")):
+            label = f"{key}, {tasks} tasks" if "step" in key else f"{key} bound, {tasks} tasks"
+            ax.semilogy(one["rates"], one[key], style, color="0.5", label=label)
         ax.set_xlabel("adaptation rate $a$")
         ax.set_ylabel("excess risk")
         ax.set_title(name, fontsize=10)
-        ax.legend(fontsize=8)
+    handles, labels = both[0].get_legend_handles_labels()
+    meta.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     return {"curves": figure, "maml": meta}
 
 
@@ -220,9 +282,12 @@ def lines(found: dict[str, Any]) -> list[str]:
         one = found[name]
         for i, rate in enumerate(one["rates"]):
             risk = " ".join(f"{v:.3g}" for v in one["risk"][i][::3])
+            exact = " ".join(f"{v:.3g}" for v in one["exact"][i][::3])
             rows.append(
-                f"{name}, a = {rate:.2f}: risk {risk}; Gaussian {one['gaussian'][i][-1]:.3g}; "
-                f"bound {one['bound'][i]:.3g}; tr/max {one['shape'][i]:.2f}; head {one['head'][i]}"
+                f"{name}, a = {rate:.2f}: risk {risk}; exact {exact}; at the bounds' step "
+                f"{one['lower'][i]:.3g} < {one['exact at their step'][i]:.3g} < "
+                f"{one['upper'][i]:.3g}; alpha {one['alpha'][i]:.3g}, beta {one['beta'][i]:.4f}; "
+                f"tr/max {one['shape'][i]:.2f}"
             )
     return rows
 

@@ -84,6 +84,8 @@ def complexity_bound(
         True
     """
     check_network(rnn)
+    if not isinstance(concept, Additive | NVariable):
+        raise TypeError(f"concept must be an Additive or an NVariable, got {concept!r}.")
     f = concept.f
     if f.coefficients is None:
         raise ValueError(f"f must have a power series to be bounded, got {f.name!r}.")

@@ -15,8 +15,9 @@ from rnntk.spectrum import eigenvalues
 class Capacity:
     r"""Effective ranks of a kernel, and bounds on the test loss made of them.
 
-    ``rademacher``, ``local`` and ``generalization.bound`` bound a loss with values in [0, 1]: one
-    that exceeds 1 is vacuous. None of the constants is tuned.
+    ``rademacher``, ``local`` and ``generalization.bound`` are about a loss with values in [0, 1]:
+    one that exceeds 1 is vacuous. Proved with its constants is ``rademacher`` alone, for a kernel
+    of constant diagonal and a B that is fixed beforehand.
 
     Attributes:
         entropy_rank: exponential of the entropy of the eigenvalues' shares.
@@ -24,8 +25,8 @@ class Capacity:
         participation: square of the trace over the sum of squares.
         complexity: y' K^-1 y, the square B^2 of the norm of the interpolant.
         rademacher: the bound 2 B sqrt(tr K)/n + sqrt(log(1/delta) / (2 n)).
-        local: the bound r + log(1/delta) / n on the excess of squared losses, with the constant
-            1 for one that the theorem leaves open.
+        local: r + log(1/delta) / n, the form of a bound on the excess of squared losses, without
+            the constants of its theorem: it shows how the bound moves, not its size.
         local_rank: the number h of eigenvalues for which r is attained.
         generalization: the bound of :func:`rnntk.bounds.generalization`.
     """
@@ -51,8 +52,9 @@ def capacity(K: Float[ArrayLike, "n n"], y: Real[ArrayLike, " n"], delta: float 
 
         \le \frac{2 B \sqrt{\mathrm{tr} K}}{n} + \sqrt{\frac{\log(1/\delta)}{2 n}}
 
-    if B is fixed before the samples are seen. Local Rademacher complexities (Bartlett, Bousquet &
-    Mendelson 2005, section 6) see how eigenvalues decay: up to constants, the excess loss is
+    if B is fixed before the samples are seen and the diagonal of K is constant. Local Rademacher
+    complexities (Bartlett, Bousquet & Mendelson 2005, section 6) see how eigenvalues decay: up to
+    constants, the excess loss is
 
     .. math::
 

@@ -61,7 +61,7 @@ def sample_complexity(
     - ``exact``, ``upper``, ``lower``: :mod:`rnntk.sgd_risk` for the same SGD on the infinite-width
       kernel, its spectrum from ``most`` samples: the risk as if features were Gaussian, and N from
       which Theorem 2.1 says that the error is reached, and up to which Theorem 2.2 says that it
-      is not, NaN where that is below its 500;
+      is not, NaN where that is below its 500; NaN for steps that a theorem does not cover;
     - ``rademacher``: n at which :math:`2 \sqrt{\kappa\, y^\top K^{-1} y / n}` is the error, with
       :math:`\kappa` the mean of K's diagonal and the quadratic form that of ``most`` samples.
 
@@ -106,9 +106,9 @@ def sample_complexity(
         raise ValueError(f"rnn must have one output a sequence, got readout={rnn.readout!r}.")
     if not 0 < error < 1:
         raise ValueError(f"error must lie between 0 and 1, got {error}.")
-    chosen = [checks.check_size("lengths", length) for length in lengths]
-    if not chosen or sorted(set(chosen)) != chosen:
-        raise ValueError(f"lengths must be ascending, at least one, got {list(lengths)}.")
+    if not 0 < step_size < np.inf:
+        raise ValueError(f"step_size must be positive and finite, got {step_size}.")
+    chosen = _check_lengths(lengths)
     for name, size in (("draws", draws), ("n_test", n_test), ("token_size", token_size)):
         checks.check_size(name, size)
     checks.check_size("most", most, SMALLEST)
@@ -136,18 +136,7 @@ def sample_complexity(
         "step_size": step_size,
         "n_test": n_test,
     }
-    example = concept(key, chosen[0], token_size)
-    seen = trial.embed(trial.tokens(key, 2, chosen[0], token_size))
-    # functions of one name differ by their values
-    problem = (
-        settings
-        | describe(rnn)
-        | {
-            "key": str(np.asarray(jax.random.key_data(key)).tolist()),
-            "concept": str(example),
-            "tokens": fingerprint(np.asarray(seen)),
-        }
-    )
+    problem = settings | describe(rnn) | trial.example(key, chosen[0])
     rows = load_rows(checkpoint, problem)
     wanted = [(length, draw) for length in chosen for draw in range(draws)]
     for length, draw in tqdm(wanted, desc="lengths and draws", disable=not progress):
@@ -179,6 +168,32 @@ class _Trial:
     width: int | None
     step_size: float
     n_test: int
+
+    def example(self, key: PRNGKeyArray, length: int) -> dict[str, str]:
+        """What tells functions of one name apart: a concept, and what is seen of its tokens."""
+        if not callable(self.concept):
+            raise TypeError(
+                f"concept must draw concepts, as Additive.draw does, got {self.concept!r}."
+            )
+        concept = self.concept(key, length, self.token_size)
+        if not isinstance(concept, Additive | NVariable):
+            raise TypeError(f"concept must draw an Additive or an NVariable, got {concept}.")
+        x, shape = self.tokens(key, 2, length, self.token_size), (2, length, self.token_size)
+        if np.shape(x) != shape:
+            raise ValueError(
+                f"tokens must draw arrays of the shape they are asked for, got {np.shape(x)} for "
+                f"{shape}."
+            )
+        seen = self.embed(x)
+        if len(seen) != 2:
+            raise ValueError(
+                f"embed must return as many sequences as it gets, got {len(seen)} for 2."
+            )
+        return {
+            "key": str(np.asarray(jax.random.key_data(key)).tolist()),
+            "concept": str(concept),
+            "tokens": fingerprint(np.asarray(seen)),
+        }
 
     def row(self, key: PRNGKeyArray, length: int) -> dict[str, float]:
         """Numbers of samples by name."""
@@ -228,11 +243,10 @@ class _Trial:
                 lambda n: sgd_risk.upper_bound(problem, step, n).value <= goal, SMALLEST
             )
         least = sgd_risk.LEAST
-        found["lower"] = _first(
-            lambda n: sgd_risk.lower_bound(problem, step, n).value <= goal, least
-        )
-        if found["lower"] == least:  # where the theorem begins it says nothing
-            found["lower"] = np.nan
+        if step < 1 / problem.eigenvalues[0]:
+            low = _first(lambda n: sgd_risk.lower_bound(problem, step, n).value <= goal, least)
+            if low > least:  # where the theorem begins it says nothing
+                found["lower"] = low
         size = float(np.mean(K.diagonal()))
         shifted = K + RIDGE * size * np.eye(len(K))
         found["rademacher"] = 4 * size * float(y @ np.linalg.solve(shifted, y)) / self.error**2
@@ -287,6 +301,15 @@ class _Stream:
             seen = np.asarray(jnp.asarray(trial.embed(x)))  # in JAX's own precision
             yield seen, y.astype(seen.dtype)
             number += 1
+
+
+def _check_lengths(lengths: Sequence[int]) -> list[int]:
+    if not np.iterable(lengths):
+        raise TypeError(f"lengths must be a sequence of whole numbers, got {lengths!r}.")
+    chosen = [checks.check_size("lengths", length) for length in lengths]
+    if not chosen or sorted(set(chosen)) != chosen:
+        raise ValueError(f"lengths must be ascending, at least one, got {list(lengths)}.")
+    return chosen
 
 
 def _sizes(least: int, most: int) -> list[int]:

@@ -46,7 +46,7 @@ def complexity(f: ScalarFunction, size: float, eps: float) -> Complexity:
             f"f must have a power series to have complexities, got {f.name!r}, which is not smooth."
         )
     if not 0 < size < math.inf:
-        raise ValueError(f"size must be positive and finite, got {size}.")
+        raise ValueError(f"betas must have a positive finite norm for complexities, got {size}.")
     if not 0 < eps < 1:
         raise ValueError(f"eps must lie between 0 and 1, got {eps}.")
     samples = width = math.inf

@@ -22,7 +22,7 @@ class NVariable:
     :math:`l_0 = \max l - \min l` is small.
 
     Args:
-        f: a name of :data:`rnntk.concepts.NAMES`, or a function of one number.
+        f: a name of :data:`rnntk.concepts.NAMES`, or a :class:`ScalarFunction`.
         positions: :math:`l_1, ..., l_N`, counted from 1, all different.
         betas: the parts of beta for each position, shape (N, d).
         length: number of tokens L.
@@ -85,7 +85,7 @@ class NVariable:
             length: number of tokens L.
             token_size: d.
             positions: counted from 1.
-            f: a name, or a function of one number.
+            f: a name, or a :class:`ScalarFunction`.
             norm: of each position's part on average: that of beta is sqrt(N) times it.
 
         Raises:
@@ -130,6 +130,8 @@ class NVariable:
 
 
 def _check_positions(positions: Sequence[int], length: int) -> tuple[int, ...]:
+    if not np.iterable(positions):
+        raise TypeError(f"positions must be a sequence of whole numbers, got {positions!r}.")
     given = tuple(positions)
     if not given:
         raise ValueError("positions must hold at least one position, got none.")

@@ -137,6 +137,6 @@ def resolve(f: str | ScalarFunction) -> ScalarFunction:
     """The function of a name, or the one given."""
     if isinstance(f, ScalarFunction):
         return f
-    if f not in _FUNCTIONS:
+    if not isinstance(f, str) or f not in _FUNCTIONS:
         raise ValueError(f"f must be one of {NAMES} or a ScalarFunction, got {f!r}.")
     return _FUNCTIONS[f]

@@ -20,7 +20,7 @@ class Additive:
     samples and iterations that grow almost polynomially in L.
 
     Args:
-        f: a name of :data:`rnntk.concepts.NAMES`, or a function of one number.
+        f: a name of :data:`rnntk.concepts.NAMES`, or a :class:`ScalarFunction`.
         betas: directions, shape (L, d).
 
     Raises:
@@ -58,7 +58,7 @@ class Additive:
             key: JAX random key.
             length: number of tokens L.
             token_size: d.
-            f: a name, or a function of one number.
+            f: a name, or a :class:`ScalarFunction`.
             norm: of each direction.
 
         Raises:
@@ -110,7 +110,7 @@ class PerToken:
     output and one f.
 
     Args:
-        f: a name of :data:`rnntk.concepts.NAMES`, or a function of one number.
+        f: a name of :data:`rnntk.concepts.NAMES`, or a :class:`ScalarFunction`.
         betas: directions, shape (L, L, p, d); only those of i < j are used.
 
     Raises:
@@ -152,7 +152,7 @@ class PerToken:
             key: JAX random key.
             length: number of tokens L.
             token_size: d.
-            f: a name, or a function of one number.
+            f: a name, or a :class:`ScalarFunction`.
             units: terms p for each pair of positions.
             norm: of each direction.
 

@@ -5,6 +5,7 @@ for Linear Regression, COLT 2021, JMLR 24, 2023): one pass over independent samp
 step, the mean of all iterates. It says nothing of several passes, nor of the last iterate.
 """
 
+from rnntk.sgd_risk.adapted_moments import DesignMoments
 from rnntk.sgd_risk.curves import LearningCurve, learning_curve, optimal_step
 from rnntk.sgd_risk.meta import MetaRegression
 from rnntk.sgd_risk.problem import LeastSquares
@@ -15,6 +16,7 @@ from rnntk.sgd_risk.theorems import LEAST, RiskBound, lower_bound, step_limit, u
 
 __all__ = [
     "LEAST",
+    "DesignMoments",
     "LearningCurve",
     "LeastSquares",
     "MetaRegression",

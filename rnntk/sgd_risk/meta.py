@@ -1,9 +1,9 @@
 """MAML on mixtures of linear regressions: one step of adaptation is a change of the design."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from jax.typing import ArrayLike
@@ -11,14 +11,11 @@ from jaxtyping import Float, PRNGKeyArray, Real
 
 from rnntk import checks
 from rnntk.keys import generator
-from rnntk.sgd_risk.problem import LeastSquares, check_samples
+from rnntk.sgd_risk.adapted_moments import DesignMoments, moments
+from rnntk.sgd_risk.problem import LeastSquares, check_samples, check_step
+from rnntk.sgd_risk.recursion import mean_risks
 from rnntk.sgd_risk.simulation import averaged_risks
-from rnntk.sgd_risk.theorems import GAUSSIAN
-
-FOURTH = 243.0
-"""alpha of the design's fourth moments: 3 of the last Gaussian factor, 3^4 of a quadratic one."""
-LABELS = 81 * math.sqrt(3)
-"""Of the labels' noise that the adaptation carries on."""
+from rnntk.sgd_risk.theorems import GAUSSIAN, RiskBound, lower_bound, step_limit, upper_bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,35 +90,128 @@ class MetaRegression:
         ):
             object.__setattr__(self, name, value)
 
+    @cached_property
+    def moments(self) -> DesignMoments:
+        """Second and fourth moments of the design, exactly."""
+        return moments(self.eigenvalues, self.rate, self.inner)
+
     @property
     def adapted(self) -> Float[np.ndarray, " d"]:
         """Eigenvalues of H_a, in the order of those of H."""
-        values, a = self.eigenvalues, self.rate
-        second = values**2 + np.sum(values**2)
-        return values * ((1 - a * values) ** 2 + a**2 / self.inner * second)
+        return self.moments.second
+
+    @property
+    def gradient_noise(self) -> Float[np.ndarray, " d"]:
+        r""":math:`E\,\xi^2 b_i^2`, of the residual at :math:`\theta^*`: tasks and labels."""
+        return self.moments.fourth @ self.diversity + self.noise * self.moments.labels
+
+    def exact_risk(self, step_size: float, n: int | Sequence[int]) -> Float[np.ndarray, " k"]:
+        r"""Expected excess risk of averaged one-pass SGD on w, of :meth:`simulate`'s runs.
+
+        The diagonal of the error's second moment in the eigenbasis of H obeys a recursion of its
+        own, as the design's coordinates can change their signs one by one. Its cost is that of N
+        products of a matrix (d, d) with a vector.
+
+        Args:
+            step_size: of SGD on w.
+            n: numbers of tasks N, ascending, or one.
+
+        Raises:
+            ValueError: for what is out of range.
+            FloatingPointError: where the risk exceeds the range of float64.
+
+        Example:
+            >>> import jax, numpy as np, rnntk
+            >>> meta = rnntk.sgd_risk.MetaRegression(np.ones(2), np.ones(2), np.zeros(2), rate=0.1)
+            >>> exact = meta.exact_risk(0.1, [1, 20])
+            >>> runs = meta.simulate(jax.random.key(0), 0.1, [1, 20], runs=2000).mean(axis=0)
+            >>> bool((abs(runs / exact - 1) < 0.05).all())
+            True
+        """
+        step = np.array([check_step(step_size, np.inf, "")])
+        second, noise = self.moments.second, self.gradient_noise
+        beyond = self.moments.fourth - np.diag(second**2)
+
+        def spread(b: np.ndarray) -> np.ndarray:
+            return b @ beyond + noise
+
+        found = mean_risks(second, self.errors**2, step, check_samples(n), spread)[:, 0]
+        if not np.isfinite(found).all():
+            raise FloatingPointError(
+                f"the risk exceeds the range of float64 at step size {step[0]:.6g}."
+            )
+        return found
 
     @property
     def alpha(self) -> float:
-        """Of the fourth moments of the design, for :func:`upper_bound`: 3 without adaptation."""
-        return FOURTH if self.rate else GAUSSIAN
+        r"""Of Theorem 2.1: 3 times the largest :math:`E\,b_i^2 b_j^2` over that of Gaussians."""
+        return GAUSSIAN * float(self._shares.max())
 
     @property
-    def problem(self) -> LeastSquares:
-        r"""The regression that SGD on w solves, with a proved bound on its noise.
+    def beta(self) -> float:
+        r"""Of Theorem 2.2: the least :math:`E\,b_i^2 b_j^2` over that of Gaussians; over 0.997."""
+        return float(self._shares.min())
 
-        .. math::
+    @property
+    def step_limit(self) -> float:
+        """Step size below which :meth:`upper_bound` holds."""
+        return step_limit(self._regression(max), self.alpha)
 
-            \sigma^2 \le \alpha\, \mathrm{tr}(H_a \Sigma)
-              + \tau^2 \Bigl( 1 + \frac{81 \sqrt3\, a^2\, \mathrm{tr}(H^2)}{n_1} \Bigr) ,
+    def upper_bound(self, step_size: float, n: int) -> RiskBound:
+        """Theorem 2.1 for MAML: the expected excess risk after N tasks is at most this.
 
-        :math:`\Sigma` the covariance of the tasks and :math:`\tau^2` the noise of the labels. With
-        ``problem``, :func:`upper_bound` at this ``alpha`` bounds the risk of MAML. The lower bound
-        does not apply: the noise is not independent of the design.
+        Args:
+            step_size: of SGD on w, below :attr:`step_limit`.
+            n: number of tasks N.
+
+        Raises:
+            ValueError: for a step at or above the limit, which is named, or what is out of range.
+
+        Example:
+            >>> import numpy as np, rnntk
+            >>> meta = rnntk.sgd_risk.MetaRegression(
+            ...     1 / np.arange(1.0, 9), np.ones(8), np.zeros(8), noise=0.1, rate=0.5)
+            >>> step = 0.5 * meta.step_limit
+            >>> low, high = (f(step, 600).value for f in (meta.lower_bound, meta.upper_bound))
+            >>> bool(low < meta.exact_risk(step, 600)[0] < high)
+            True
         """
-        tasks = self.alpha * float(self.adapted @ self.diversity)
-        second = float(np.sum(self.eigenvalues**2))
-        labels = self.noise * (1 + LABELS * self.rate**2 * second / self.inner)
-        return LeastSquares(self.adapted, self.errors, tasks + labels)
+        return upper_bound(self._regression(max), step_size, n, alpha=self.alpha)
+
+    def lower_bound(self, step_size: float, n: int) -> RiskBound:
+        """Theorem 2.2 for MAML: the expected excess risk after N tasks is at least this.
+
+        Args:
+            step_size: of SGD on w, below 1 over the largest eigenvalue of H_a.
+            n: number of tasks N, at least 500.
+
+        Raises:
+            ValueError: for a step at or above the limit, which is named, fewer than 500 tasks, what
+                is out of range, or a :attr:`beta` below d / (d + 2), for which nothing is proved;
+                that takes more than 600 eigenvalues.
+        """
+        d = int(np.sum(self.eigenvalues > 0))
+        if self.beta < d / (d + 2):
+            raise ValueError(
+                f"beta must be at least d / (d + 2) = {d / (d + 2):.6g} for the lower bound, got "
+                f"{self.beta:.6g} for {d} eigenvalues."
+            )
+        return lower_bound(self._regression(min), step_size, n, beta=self.beta)
+
+    @property
+    def _shares(self) -> Float[np.ndarray, "d d"]:
+        """Fourth moments over those of Gaussians of the same covariance."""
+        kept = self.eigenvalues > 0
+        second = self.adapted[kept]
+        gaussian = np.outer(second, second) * (1 + 2 * np.eye(len(second)))
+        return self.moments.fourth[np.ix_(kept, kept)] / gaussian
+
+    def _regression(self, end: Callable[[Iterable[float]], float]) -> LeastSquares:
+        """Of the design's covariance, with the largest or the least noise of all coordinates."""
+        kept = self.eigenvalues > 0
+        return LeastSquares(
+            self.adapted, self.errors, float(end(self.gradient_noise[kept] / self.adapted[kept]))
+        )
 
     def simulate(
         self,

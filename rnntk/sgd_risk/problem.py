@@ -87,7 +87,7 @@ def check_step(step_size: float, limit: float, why: str) -> float:
 
 def check_samples(n: int | Sequence[int]) -> list[int]:
     """Numbers of samples as an ascending list."""
-    given = [n] if isinstance(n, int | np.integer) else list(n)
+    given = list(n) if np.iterable(n) else [n]
     if not given:
         raise ValueError("n must hold at least one number of samples, got none.")
     found = [checks.check_size("n", one) for one in given]

@@ -7,7 +7,7 @@ With b_t the diagonal of the error's second moment in the eigenbasis of H,
 is closed, and so is the risk of the mean of iterates: docs/theory/sgd_risk.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.optimize
@@ -78,15 +78,36 @@ def largest_stable_step(problem: LeastSquares) -> float:
 def risks(
     problem: LeastSquares, steps: Float[np.ndarray, " s"], counts: list[int]
 ) -> Float[np.ndarray, "k s"]:
-    """The risk for each number of samples and each step size, all in one run of the recursion.
+    """The risk for each number of samples and each step size, all in one run of the recursion."""
+    values = problem.eigenvalues
+
+    def spread(b: np.ndarray) -> np.ndarray:
+        return values**2 * b + values * ((b @ values)[:, None] + problem.noise)
+
+    result = mean_risks(values, problem.errors**2, steps, counts, spread)
+    if not np.isfinite(result).all():
+        raise FloatingPointError(
+            f"the risk exceeds the range of float64; steps below {largest_stable_step(problem):.6g}"
+            " are stable."
+        )
+    return result
+
+
+def mean_risks(
+    values: Float[np.ndarray, " d"],
+    squares: Float[np.ndarray, " d"],
+    steps: Float[np.ndarray, " s"],
+    counts: list[int],
+    spread: Callable[[Float[np.ndarray, "s d"]], Float[np.ndarray, "s d"]],
+) -> Float[np.ndarray, "k s"]:
+    """Risks of means of iterates whose squares follow b_(t+1) = (1 - g l)^2 b_t + g^2 spread(b_t).
 
     ``total`` holds the sum of all b_t, ``faded`` that of r^(N-1-t) b_t, and ``crossed`` that of
     b_t (r + ... + r^(N-1-t)), r = 1 - g l: what pairs of iterates have in common.
     """
-    values, g = problem.eigenvalues, steps[:, None]
+    g = steps[:, None]
     r = 1 - g * values
-    kept, spread = r**2 + (g * values) ** 2, g**2 * values
-    b = np.broadcast_to(problem.errors**2, r.shape).copy()
+    b = np.broadcast_to(squares, r.shape).copy()
     total, faded, crossed = (np.zeros_like(b) for _ in range(3))
     found, wanted = [], set(counts)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -97,11 +118,5 @@ def risks(
             total += b
             if n in wanted:
                 found.append((total + 2 * crossed) @ values / (2 * n**2))
-            b = kept * b + spread * ((b @ values)[:, None] + problem.noise)
-    result = np.array(found)
-    if not np.isfinite(result).all():
-        raise FloatingPointError(
-            f"the risk exceeds the range of float64; steps below {largest_stable_step(problem):.6g}"
-            " are stable."
-        )
-    return result
+            b = r**2 * b + g**2 * spread(b)
+    return np.array(found)

@@ -142,7 +142,7 @@ def _parts(problem: LeastSquares, step: float, n: int) -> tuple[float, float, in
     head = int(np.sum(values >= 1 / (step * n)))
     top, rest = slice(None, head), slice(head, None)
     tail = float(values[rest] @ squares[rest])
-    bias = float(np.sum(squares[top] / values[top])) / (step * n) ** 2 + tail
+    bias = float(np.sum((problem.errors[top] / (step * n)) ** 2 / values[top])) + tail
     spread = float(squares[top].sum()) + n * step * tail
     dimension = head / n + n * step**2 * float(np.sum(values[rest] ** 2))
     return bias, spread, head, dimension

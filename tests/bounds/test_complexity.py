@@ -7,7 +7,7 @@ import pytest
 from rnntk import ElmanRNN, activations, datasets, infinite_kernel
 from rnntk.bounds import complexity_bound, generalization
 from rnntk.bounds.feature_weights import Steps, weights
-from rnntk.concepts import Additive, NVariable, polynomial
+from rnntk.concepts import Additive, NVariable, PerToken, polynomial
 
 
 def pair(rho, t, fixed=()):
@@ -149,6 +149,8 @@ def test_refuses():
         complexity_bound(ElmanRNN(), uneven, concept)
     with pytest.raises(ValueError, match="f must have a power series to be bounded, got 'relu'"):
         complexity_bound(ElmanRNN(), x, Additive.draw(jax.random.key(1), 3, 2, "relu"))
+    with pytest.raises(TypeError, match="concept must be an Additive or an NVariable"):
+        complexity_bound(ElmanRNN(), x, PerToken.draw(jax.random.key(1), 3, 2))
     fixed = datasets.with_fixed_tokens(x, 0.5)
     with pytest.raises(ValueError, match=r"tokens that differ between sequences, got \[1\]"):
         complexity_bound(

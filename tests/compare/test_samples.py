@@ -8,7 +8,7 @@ import pytest
 
 from rnntk import ElmanRNN, compare, datasets, infinite_kernel, sgd_risk
 from rnntk.compare.samples import _crossing, _first
-from rnntk.concepts import Additive, NVariable
+from rnntk.concepts import Additive, NVariable, PerToken
 
 KEY = jax.random.key(0)
 LENGTHS = np.array([2, 4, 8, 16, 32, 64])
@@ -157,6 +157,12 @@ def test_a_call_goes_on_from_its_checkpoint(tmp_path):
         ({"error": 1.5}, "error must lie between 0 and 1, got 1.5"),
         ({"lengths": []}, "lengths must be ascending, at least one"),
         ({"lengths": [4, 2]}, r"lengths must be ascending, at least one, got \[4, 2\]"),
+        ({"step_size": -1.0}, "step_size must be positive and finite, got -1.0"),
+        (
+            {"tokens": lambda key, n, t, d: datasets.unit_tokens(key, n + 1, t, d)},
+            r"tokens must draw arrays of the shape .* got \(3, 2, 4\) for \(2, 2, 4\)",
+        ),
+        ({"embed": lambda x: x[1:]}, "embed must return as many sequences .* got 1 for 2"),
         ({"most": 2}, "most must be a whole number of at least 4, got 2"),
         ({"rnn": ElmanRNN(readout="sequence")}, "rnn must have one output a sequence"),
         (
@@ -169,3 +175,26 @@ def test_refuses(changed, message):
     given = {"rnn": ElmanRNN(), "concept": Additive.draw, "lengths": [2], "key": KEY} | changed
     with pytest.raises(ValueError, match=message):
         compare.sample_complexity(**given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"concept": "additive"}, "concept must draw concepts, .* got 'additive'"),
+        ({"concept": PerToken.draw}, "concept must draw an Additive or an NVariable, got y_j"),
+        ({"lengths": 2}, "lengths must be a sequence of whole numbers, got 2"),
+    ],
+)
+def test_refuses_types(changed, message):
+    given = {"rnn": ElmanRNN(), "concept": Additive.draw, "lengths": [2], "key": KEY} | changed
+    with pytest.raises(TypeError, match=message):
+        compare.sample_complexity(**given)
+
+
+def test_large_steps_have_no_bounds():
+    found = compare.sample_complexity(
+        ElmanRNN(), Additive.draw, [2], KEY, draws=1, most=8, sgd_most=16, step_size=5.0
+    )
+    for name in ("upper", "lower"):
+        assert np.isnan(found.column(name)).all()
+    assert np.isfinite(found.column("rademacher")).all()

@@ -139,12 +139,23 @@ def test_complexity_of_polynomials_and_of_finite_radius():
         (lambda: PerToken.draw(KEY, 4, 3)(X), "tokens of size 3, as the PerToken .* of size 2"),
         (lambda: Additive("relu", np.ones((3, 2))).complexity(), "f must have a power series"),
         (lambda: Additive("sin", np.ones((3, 2))).complexity(1.0), "eps must lie between 0 and 1"),
+        (lambda: Additive([1, 2], np.ones((3, 2))), r"f must be one of .* got \[1, 2\]"),
+        (lambda: Additive(math.sin, np.ones((3, 2))), "f must be one of .* or a ScalarFunction"),
+        (
+            lambda: Additive("sin", np.zeros((3, 2))).complexity(),
+            "betas must have a positive finite norm for complexities, got 0",
+        ),
         (lambda: polynomial([0.0]), "coefficients must be finite numbers, not all zero"),
     ],
 )
 def test_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_refuses_a_position_alone():
+    with pytest.raises(TypeError, match="positions must be a sequence of whole numbers, got 3"):
+        NVariable("sin", 3, np.ones((1, 2)), 3)
 
 
 def test_normalized_tokens_are_those_of_the_paper():

@@ -1,5 +1,6 @@
-"""MAML as regression: its covariance, its gradient, the constants of its bounds, its runs."""
+"""MAML as regression: its moments, its gradient, its exact risk, its bounds, its runs."""
 
+import itertools
 import math
 
 import jax
@@ -66,51 +67,125 @@ def test_the_gradient_is_that_of_adapted_weights():
         np.testing.assert_allclose(found[r], wanted, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize(("rate", "inner"), [(0.7, 4), (1.5, 1)])
-def test_the_proved_constants_hold(rate, inner):
-    meta = example(rate=rate, inner=inner)
-    b, seen = features(meta, 200_000, seed=3)
-    noise = (b**2 @ meta.diversity) + meta.noise * (
-        1 + (meta.rate / meta.inner) ** 2 * np.square(seen).sum(axis=1)
-    )
-    scaled = b / np.sqrt(meta.adapted)
-    measured = np.linalg.eigvalsh(np.einsum("m,mi,mj->ij", noise, scaled, scaled) / len(b))[-1]
-    assert measured < meta.problem.noise
-    for A in (np.eye(3), np.diag([1.0, 0, 0]), np.ones((3, 3))):
-        form = np.einsum("mi,ij,mj->m", b, A, b)
-        fourth = np.einsum("m,mi,mj->ij", form, scaled, scaled) / len(b)
-        size = np.trace(np.diag(meta.adapted) @ A)
-        assert np.linalg.eigvalsh(fourth)[-1] < meta.alpha * size
+def gaussians(orders):
+    """Nodes and weights over independent Gaussians; k nodes are exact up to degree 2 k - 1."""
+    rules = [np.polynomial.hermite_e.hermegauss(order) for order in orders]
+    nodes = np.array(list(itertools.product(*(rule[0] for rule in rules))))
+    weights = np.array([math.prod(w) for w in itertools.product(*(rule[1] for rule in rules))])
+    return nodes, weights / weights.sum()
+
+
+@pytest.mark.parametrize(("rate", "inner"), [(0.7, 2), (-1.3, 1), (0.0, 1)])
+def test_moments_are_expectations(rate, inner):
+    # b has degree 2 in X and 1 in x; the sixth power of X times the fourth of x is exact
+    values = np.array([1.0, 0.4])
+    nodes, weights = gaussians([5] * (2 * inner) + [4, 4])
+    first = np.sqrt(values) * nodes[:, :-2].reshape(-1, inner, 2)
+    x = np.sqrt(values) * nodes[:, -2:]
+    seen = np.einsum("mnd,md->mn", first, x)
+    b = x - rate / inner * np.einsum("mnd,mn->md", first, seen)
+    found = MetaRegression(values, np.ones(2), np.ones(2), rate=rate, inner=inner).moments
+    np.testing.assert_allclose(found.second, weights @ b**2, rtol=1e-12)
+    fourth = np.einsum("m,mi,mj->ij", weights, b**2, b**2)
+    np.testing.assert_allclose(found.fourth, fourth, rtol=1e-12)
+    labels = 1 + (rate / inner) ** 2 * np.square(seen).sum(axis=1)
+    np.testing.assert_allclose(found.labels, (weights * labels) @ b**2, rtol=1e-12)
+
+
+def test_exact_risk_is_the_expectation_over_tasks():
+    rate, g, noise, spread, value = 0.8, 0.3, 0.4, 0.5, 1.3
+    meta = MetaRegression(*np.array([[value], [0.7], [spread]]), noise=noise, rate=rate, inner=1)
+    # of a task: the first token, the last, theta, and the noise of both labels
+    nodes, weights = gaussians([5, 3, 2, 2, 2])
+    scales = [value, value, spread, noise, noise]
+    X, x, theta, z1, z = (nodes * np.sqrt(scales)).T
+
+    def after(w):
+        """w after each task, for each w: by its definition."""
+        w = np.asarray(w)[..., None]
+        adapted = w - rate * (X * w - X * theta - z1) * X
+        return w - g * (adapted * x - theta * x - z) * (1 - rate * X**2) * x
+
+    one = after(0.7)
+    two = after(one)
+    once = float(weights @ np.square((0.7 + one) / 2))
+    twice = float(weights @ (np.square((0.7 + one[:, None] + two) / 3) @ weights))
+    wanted = np.array([0.49, once, twice]) * meta.adapted[0] / 2
+    np.testing.assert_allclose(meta.exact_risk(g, [1, 2, 3]), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.7, -0.5])
+def test_exact_risk_is_the_mean_of_runs(rate):
+    meta, n = example(rate=rate), [3, 30]
+    step = 0.2 / meta.adapted.sum()
+    found = meta.simulate(jax.random.key(1), step, n, runs=20_000)
+    error = found.std(axis=0, ddof=1) / math.sqrt(len(found))
+    assert (np.abs(found.mean(axis=0) - meta.exact_risk(step, n)) < 4 * error).all()
+    assert (error < 0.02 * found.mean(axis=0)).all()
 
 
 def test_without_adaptation_it_is_plain_regression():
     meta = MetaRegression(VALUES, np.ones(3), np.zeros(3), noise=0.3, rate=0.0)
     np.testing.assert_allclose(meta.adapted, VALUES, rtol=1e-14)
-    assert meta.alpha == 3
-    assert meta.problem.noise == 0.3
-    found = meta.simulate(jax.random.key(0), 0.2, [5, 50], runs=4000)
-    error = found.std(axis=0, ddof=1) / math.sqrt(4000)
-    exact = sgd_risk.exact_risk(meta.problem, 0.2, [5, 50])
-    assert (np.abs(found.mean(axis=0) - exact) < 4 * error).all()
+    assert meta.alpha == pytest.approx(3, rel=1e-14)
+    assert meta.beta == pytest.approx(1, rel=1e-14)
+    plain = sgd_risk.LeastSquares(VALUES, np.ones(3), 0.3)
+    exact = sgd_risk.exact_risk(plain, 0.2, [5, 600])
+    np.testing.assert_allclose(meta.exact_risk(0.2, [5, 600]), exact, rtol=1e-12)
+    for name in ("upper_bound", "lower_bound"):
+        wanted = getattr(sgd_risk, name)(plain, 0.1, 600).value
+        assert getattr(meta, name)(0.1, 600).value == pytest.approx(wanted, rel=1e-12)
+
+
+def random_metas(count):
+    rng = np.random.default_rng(0)
+    for k in range(count):
+        d = int(rng.integers(1, 12))
+        values = (np.arange(d) + 1.0) ** -rng.uniform(0, 3)
+        yield MetaRegression(
+            np.where(np.arange(d) < d - k % 3, values, 0.0) if d > 3 else values,
+            rng.standard_normal(d) * values ** rng.uniform(-0.5, 0.5),
+            rng.uniform(0, 1, d) * (k % 2),
+            noise=rng.uniform(0, 1),
+            rate=rng.uniform(-2, 3),
+            inner=int(rng.integers(1, 20)),
+        )
+
+
+def check_enclosed(count):
+    rng = np.random.default_rng(1)
+    for meta in random_metas(count):
+        step, n = meta.step_limit * 10.0 ** rng.uniform(-2, -0.01), int(rng.integers(500, 700))
+        exact = meta.exact_risk(step, n)[0]
+        assert meta.lower_bound(step, n).value < exact < meta.upper_bound(step, n).value
+        assert 3 * (1 - 1e-12) <= meta.alpha < 3 * 243  # which is proved
+
+
+def test_bounds_enclose_the_exact_risk():
+    check_enclosed(60)
+
+
+@pytest.mark.slow
+def test_bounds_enclose_the_exact_risk_of_1000_designs():
+    check_enclosed(1000)
+
+
+def test_beta_is_at_least_what_is_proved():
+    # near the worst: one direction with a l / n_1 about 0.1, in many that are small
+    tail = np.full(400, math.sqrt(0.065 / 400))
+    worst = MetaRegression(np.array([0.1, 1e-6, *tail]), *np.ones((2, 402)), rate=1.0, inner=1)
+    assert 0.997 < worst.beta < 1
+    assert worst.lower_bound(0.1, 500).value < worst.exact_risk(0.1, 500)[0]
+    assert all(meta.beta > 0.997 for meta in random_metas(300))
 
 
 def test_bound_holds_for_runs():
-    rng = np.random.default_rng(0)
-    for k in range(30):
-        d = int(rng.integers(1, 12))
-        values = (np.arange(d) + 1.0) ** -rng.uniform(0.5, 3)
-        meta = MetaRegression(
-            values,
-            rng.standard_normal(d),
-            rng.uniform(0, 1, d) * (k % 2),
-            noise=rng.uniform(0, 1),
-            rate=rng.uniform(-1, 1),
-            inner=int(rng.integers(1, 20)),
-        )
-        step = 0.9 * sgd_risk.step_limit(meta.problem, meta.alpha)
-        found = meta.simulate(jax.random.key(k), step, 300, runs=16)[:, 0]
-        bound = sgd_risk.upper_bound(meta.problem, step, 300, alpha=meta.alpha).value
-        assert found.mean() - 4 * found.std(ddof=1) / 4 < bound
+    for k, meta in enumerate(random_metas(20)):
+        step = 0.9 * meta.step_limit
+        found = meta.simulate(jax.random.key(k), step, 500, runs=16)[:, 0]
+        slack = 4 * found.std(ddof=1) / 4
+        assert found.mean() - slack < meta.upper_bound(step, 500).value
+        assert meta.lower_bound(step, 500).value < found.mean() + slack
 
 
 def test_refuses():
@@ -122,3 +197,15 @@ def test_refuses():
         example(inner=0)
     with pytest.raises(FloatingPointError, match="of 32 runs diverge at step size 50"):
         example().simulate(jax.random.key(0), 50.0, 400)
+    with pytest.raises(FloatingPointError, match="range of float64 at step size 50"):
+        example().exact_risk(50.0, 400)
+    with pytest.raises(ValueError, match=r"step_size must be below .* Theorem 2\.1"):
+        example().upper_bound(1.0, 600)
+    with pytest.raises(ValueError, match=r"n must be at least 500 for Theorem 2\.2, got 499"):
+        example().lower_bound(0.01, 499)
+
+
+def test_no_bound_where_no_design_is_known(monkeypatch):
+    monkeypatch.setattr(MetaRegression, "beta", 0.59)  # a sphere's design in three dimensions: 3/5
+    with pytest.raises(ValueError, match=r"beta must be at least d / \(d \+ 2\) = 0\.6 .* 3 eigen"):
+        example().lower_bound(0.01, 500)

@@ -143,6 +143,14 @@ def test_bounds_are_their_formulas():
     assert lower.variance == pytest.approx((spread / 1e5 + 0.25 / 50) * D, rel=1e-14)
 
 
+def test_bounds_of_extreme_scales():
+    # a factor c in the features, 1 / c^2 in the step: risks have it too, where squares overflow
+    one = LeastSquares(np.array([1.0, 0.5]), np.ones(2), 0.1)
+    other = LeastSquares(np.array([1e200, 0.5e200]), 1e-100 * np.ones(2), 0.1)
+    for f in (sgd_risk.upper_bound, sgd_risk.lower_bound):
+        assert f(other, 1e-201, 600).value == pytest.approx(f(one, 0.1, 600).value, rel=1e-12)
+
+
 def test_largest_stable_step_is_where_second_moments_stop_to_shrink():
     for kind in KINDS:
         problem = random_problem(np.random.default_rng(5), kind)
@@ -218,6 +226,7 @@ def test_population_of_a_known_spectrum():
         (lambda p: sgd_risk.upper_bound(p, 0.1, 0), "n must be a whole number of at least 1"),
         (lambda p: sgd_risk.step_limit(p, 0.5), "alpha must be finite and at least 1, got 0.5"),
         (lambda p: sgd_risk.exact_risk(p, 0.1, [5, 3]), "n must be ascending .* got \\[5, 3\\]"),
+        (lambda p: sgd_risk.exact_risk(p, 0.1, 10.5), "n must be a whole number .* got 10.5"),
         (lambda p: sgd_risk.exact_risk(p, 0.1, []), "n must hold at least one number"),
         (lambda p: LeastSquares(np.array([1.0, -1.0]), np.ones(2)), "none negative"),
         (lambda p: LeastSquares(np.zeros(2), np.ones(2)), "not all zero"),
