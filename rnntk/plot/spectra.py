@@ -24,6 +24,9 @@ from rnntk.plot.style import (
 )
 from rnntk.spectrum import Certificate, MinEigenvalue
 
+WIDE = 1e3
+"""Ratio of eigenvalues from which on an axis is logarithmic."""
+
 
 def width_convergence(
     widths: Sequence[int],
@@ -163,6 +166,7 @@ def min_eigenvalue_by_width(
     figure, ax = axes_of(ax)
     m = np.asarray(widths, float)
     seeds = np.shape(values)[1]
+    size = float(np.abs(values).max()) or 1.0  # whose square may leave the range
     ax.axhline(limit, color=COLORS[0], lw=1.5, label="infinite width")
     ax.plot(
         np.repeat(m, seeds),
@@ -174,10 +178,10 @@ def min_eigenvalue_by_width(
         mew=0.8,
         label="one seed",
     )
-    deviation = np.std(values, axis=1, ddof=1) if seeds > 1 else None
+    deviation = np.std(values / size, axis=1, ddof=1) * size if seeds > 1 else None
     ax.errorbar(
         m,
-        np.mean(values, axis=1),
+        np.mean(values / size, axis=1) * size,
         yerr=deviation,
         fmt="D--",
         ms=6,
@@ -186,7 +190,12 @@ def min_eigenvalue_by_width(
         color=COLORS[1],
         label="mean and standard deviation over seeds" if seeds > 1 else "mean over seeds",
     )
-    ax.set_ylim(bottom=min(0.0, float(np.min(values))))
+    least = min(float(np.min(values)), limit)
+    if 0 < least < max(size, limit) / WIDE:
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=least / 3)
+    else:
+        ax.set_ylim(bottom=min(0.0, least))
     ax.set_ylabel("smallest eigenvalue")
     width_axis(ax, widths)
     ax.legend(fontsize=8, loc="lower right")

@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """A fitted exponent and its standard error, ``None`` where two points leave no residual."""
+    """A fitted exponent and its standard error, ``None`` where there is no residual."""
 
     value: float
     standard_error: float | None
@@ -157,7 +157,8 @@ def fit_slope(chosen: Sequence[int], deviations: Float[np.ndarray, "w s"]) -> Sl
     log_width = np.repeat(np.log(np.asarray(chosen, float)), deviations.shape[1])
     keep = usable(deviations).ravel()
     fit = scipy.stats.linregress(log_width[keep], np.log(deviations.ravel()[keep]))
-    error = float(fit.stderr) if keep.sum() > 2 else None
+    # of deviations that are all equal the error comes out as NaN
+    error = float(fit.stderr) if keep.sum() > 2 and np.isfinite(fit.stderr) else None
     return Slope(float(fit.slope), error)
 
 

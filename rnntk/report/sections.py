@@ -185,17 +185,16 @@ def _by_width(results: Results) -> tuple[str, str]:
         return text, table(["width", "mean"], rows)
     means = [_mean(row) for row in stage.over_limit]
     worst = [_worst(row) for row in stage.over_limit]
-    text = (
-        f"At width {finite.widths[-1]} the smallest eigenvalue of a finite network's NTK is on "
-        f"average {percent(means[-1])} of the limit's {number(stage.min_eigenvalue.value)}, and "
-        f"every network is within {percent(worst[-1])} of it"
-        + (
-            f"; at width {finite.widths[0]} it is {percent(means[0])}, within {percent(worst[0])}."
-            if len(finite.widths) > 1
-            else "."
-        )
-        + _not_resolved(finite)
-    )
+    limit = f"the limit's {number(stage.min_eigenvalue.value)}"
+    told = [
+        f"At width {finite.widths[i]} the smallest eigenvalue of a finite network's NTK is on "
+        f"average {percent(means[i])} of {limit}, and every network is within {percent(worst[i])} "
+        "of it."
+        for i in sorted({0, len(means) - 1}, reverse=True)
+        if means[i] is not None
+    ]
+    text = " ".join(told or [f"No network's smallest eigenvalue compares with {limit}."])
+    text += _not_resolved(finite)
     rows = [
         [str(width), number(mean), number(_spread(row), 2), percent(far)]
         for width, mean, row, far in zip(finite.widths, means, stage.over_limit, worst, strict=True)

@@ -207,6 +207,7 @@ def test_csv_sorts_steps_pads_and_joins_files(tmp_path):
         ("112", "i"),
         (("1", "2.5", "1"), "f"),
         (("a", "b", "b"), "U"),
+        (("9" * 5000, "1", "1"), "U"),  # of more digits than Python reads
         (("9" * 19, "1", "1"), "U"),  # whole numbers beyond int64 are classes too
         (("1_1", "11", "11"), "U"),  # which Python reads as one number
         (("01", "1", "1"), "U"),
@@ -238,11 +239,17 @@ def test_declared_tasks(tmp_path):
     np.testing.assert_array_equal(values.y, np.arange(12) % 3)
     path = save(tmp_path, **arrays(y=np.arange(12) % 3 * 1.0))
     assert datasets.load(path, task="classification").classes.tolist() == [0, 1, 2]
+    images = datasets.load("digits", task="regression")
+    assert not images.is_classification
+    np.testing.assert_array_equal(images.y, datasets.digits().y)
     with pytest.raises(ValueError, match=r"task must be one of .* got 'ranking'"):
         datasets.load(path, task="ranking")
     for y, task, message in (
         (np.array(list("ab" * 6)), "regression", "y must be numbers for a regression, got text"),
         (np.arange(12) / 2, "classification", r"y must be whole numbers or text .* got 0\.5"),
+        # int64 has neither
+        (np.arange(12) % 2 * 1e300, "classification", r"must be whole numbers .* got 1e\+300"),
+        (np.tile([np.inf, 1], 6), "classification", "must be whole numbers or text .* got inf"),
     ):
         with pytest.raises(ValueError, match=message):
             datasets.load(save(tmp_path, **arrays(y=y)), task=task)
@@ -295,7 +302,7 @@ def test_ts_of_one_channel_targets_and_joined_files(tmp_path):
     assert data.y.tolist() == [3.0, 6.5, 9.0]
     assert data.x[..., 0].tolist() == [[1, 2], [4, 5], [7, 8]]
     assert data.lengths is None
-    numbered = TS.replace(":a", ":1.0").replace(":b", ":2.0")
+    numbered = TS.replace(":a", ":1.0").replace(":b", ":2.0").replace("true a b", "true 1 2")
     assert datasets.load(write(tmp_path, numbered, "c.ts")).classes.tolist() == ["1.0", "2.0"]
 
 
@@ -309,11 +316,18 @@ def test_ts_of_one_channel_targets_and_joined_files(tmp_path):
         ("4,5,6", "4,?,6", "line 9: the value of channel 2 at step 2 is missing"),
         ("4,5,6", "4,5,NaN", "line 9: the value of channel 2 at step 3 is missing"),
         ("4,5,6", "4,5,x", "line 9: channel 2 at step 3 must be a finite number, got 'x'"),
-        ("7:8:b", "7:b", "line 11: expected 2 channels as in the sequences before, got 1"),
+        ("7:8:b", "7:b", "line 11: expected 2 channels as in the header, got 1"),
         ("7:8:b", "b", "line 11: expected channels and a label separated by colons, got none"),
         ("7:8:b", "7:8:", "line 11: y is empty"),
         ("1,2,3:4,5,6:a\n\n7:8:b\n", "", "no sequences below @data"),
-        ("true a b", "false\n@targetLabel true", "line 10: target must be a number, got 'a'"),
+        (
+            "univariate false\n@dimensions 2",
+            "univariate TRUE",
+            "expected 1 channels as in the header",
+        ),
+        ("7:8:b", "7:8:c", "line 11: class 'c' is not declared; the line @classlabel has a, b"),
+        ("7:8:b", "7:8:b,", "line 11: class 'b,' is not declared"),
+        ("true a b", "false\n@targetLabel true", "line 10: y must be a finite number, got 'a'"),
     ],
 )
 def test_ts_refused(tmp_path, old, new, message):
@@ -322,11 +336,35 @@ def test_ts_refused(tmp_path, old, new, message):
         datasets.load(path)
 
 
+def test_ts_with_a_line_of_an_at_sign_alone_and_odd_case(tmp_path):
+    odd = TS.replace("@classLabel true", "@\n@CLASSLABEL\tTRUE").replace("@data", "@DATA")
+    assert datasets.load(write(tmp_path, odd, "data.ts")).y.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("targets", [("01", "+5"), ("1", "2"), ("1e2", "-3")])
+def test_targets_are_numbers_however_they_are_written(tmp_path, targets):
+    text = "@targetLabel true\n@data\n" + "".join(f"7:{target}\n" for target in targets)
+    expected = [float(target) for target in targets]
+    assert datasets.load(write(tmp_path, text, "data.ts")).y.tolist() == expected
+    # as classes of either format they may be declared values
+    classes = text.replace("targetLabel", "classLabel")
+    found = datasets.load(write(tmp_path, classes, "data.ts"), task="regression")
+    assert found.y.tolist() == expected
+    rows = "".join(f"{i},0,0,1,{target}\n" for i, target in enumerate(targets))
+    found = datasets.load(write(tmp_path, HEADER + rows), task="regression")
+    assert found.y.tolist() == expected
+
+
 def test_ts_with_classes_and_values_are_not_joined(tmp_path):
     one = write(tmp_path, TS, "one.ts")
     two = write(tmp_path, "@targetLabel true\n@data\n7:8:9\n", "two.ts")
     with pytest.raises(ValueError, match="files with classes and files with values"):
         datasets.load([one, two])
+    three = write(tmp_path, "@classLabel true a b\n@data\n7:a\n", "three.ts")
+    with pytest.raises(
+        ValueError, match="three.ts, line 3: expected 2 channels as in the sequences"
+    ):
+        datasets.load([one, three])
 
 
 def test_layout_of_other_libraries_is_pointed_out(tmp_path):
@@ -354,7 +392,8 @@ def test_layout_of_other_libraries_is_pointed_out(tmp_path):
         ("\n\n" + HEADER + "a,0,1,oops,1\n", "line 4: x2 must be a finite number, got 'oops'"),
         (HEADER, "no rows below the header"),
         (HEADER + "a,0,1,2,1\n ,0,1,2,0\n", "line 3: sequence is empty; expected its name"),
-        (HEADER + "a,0,1,2\n", "line 2: expected 5 cells as in the header, got 4"),
+        (HEADER + "a,0,1,2\n", "line 2: expected 5 cells .* header, separated by commas, got 4"),
+        (HEADER + f"a,{'9' * 5000},1,2,1\n", "line 2: step must be a whole number, got '99"),
         (HEADER + "a,0,1,2,1\nb,0,oops,2,1\n", "line 3: x1 must be a finite number, got 'oops'"),
         (HEADER + "a,0,1,nan,1\n", "line 2: x2 must be a finite number, got 'nan'"),
         (HEADER + "a,0.5,1,2,1\n", "line 2: step must be a whole number, got '0.5'"),
