@@ -42,6 +42,11 @@ def kernels(problem: Problem, arrays: Arrays, bar: tqdm) -> Outcome:
     bar.reset(2)
     limit = infinite_kernel(problem.rnn, x, lengths1=lengths)
     ntk, nngp = np.asarray(limit.ntk), np.asarray(limit.nngp)
+    if not ntk.any():
+        raise ArithmeticError(
+            "the NTK is zero: with these stds no trained group changes the outputs; choose other "
+            "stds, or train more groups."
+        )
     bar.update()
     cross = infinite_kernel(problem.rnn, x_test, x, lengths1=lengths_test, lengths2=lengths)
     bar.update()

@@ -81,9 +81,9 @@ def _all_lost(stage: Training, results: Results) -> str:
     """Why no network could be trained, and what would help."""
     t = results.data["train_shape"][1]
     return (
-        f"None of the {counted(stage.seeds, 'network')} of width {stage.width} could be trained: "
-        f"{sum(count == 0 for count in stage.diverged)} have a kernel or outputs beyond the range "
-        "of float32, "
+        f"No network of width {stage.width} could be trained, of {stage.seeds}: "
+        f"of {sum(count == 0 for count in stage.diverged)} the kernel, its rate or the outputs are "
+        "beyond the range of float32, "
         f"{sum(count > 0 for count in stage.diverged)} diverged, though the step was a "
         "sixteenth of what is stable for their own kernel, unless it was given. Over "
         f"{t} steps the gradients of so narrow a network grow by a random factor a step; widths "

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rnntk.report import learning, sections
 from rnntk.report.results import Results
-from rnntk.report.words import number, table
+from rnntk.report.words import counted, number, table
 
 STYLE = """
 :root { color-scheme: light; }
@@ -118,8 +118,8 @@ def _opening(results: Results) -> str:
         f"{'' if data['equal_lengths'] else 'up to '}{t} steps, tokens of size {d}; "
         + (f"{len(data['classes'])} classes. " if data["classes"] else "labels are values. ")
         + (
-            f"The classes of {data['unseen']} test sequences are not among those of the training: "
-            "they count as wrong. "
+            f"The class of {counted(data['unseen'], 'test sequence')} is not among those of the "
+            "training, and counts as wrong. "
             if data["unseen"]
             else ""
         )

@@ -141,7 +141,8 @@ def _with_test(settings: Settings, data: Dataset) -> tuple[Dataset, Dataset]:
     n = len(data) if settings.n is None else settings.n
     if not MIN_TRAIN <= n <= len(data):
         raise ValueError(
-            f"n must be {MIN_TRAIN} to {len(data)} training sequences, all of {data.name}, got {n}."
+            f"n must be at least {MIN_TRAIN} training sequences, and at most the {len(data)} of "
+            f"{data.name}, got {n}."
         )
     if n < len(data):
         data = datasets.split(data, n, seed=settings.seed)[0]

@@ -126,10 +126,12 @@ def spectrum(results: Results, figures: Figures) -> str:
     alt = "The smallest eigenvalue between its bounds"
     caption = _min_eigenvalue(stage)
     parts.append(words.figure("min_eigenvalue", figures["min_eigenvalue"], alt, caption))
-    if "min_eigenvalue_by_width" in figures:
+    if results.widths is not None:
         alt, (text, rows) = "Smallest eigenvalue against width", _by_width(results)
+        name = "min_eigenvalue_by_width"
+        drawn = name in figures
         parts.append(
-            words.figure("min_eigenvalue_by_width", figures["min_eigenvalue_by_width"], alt, text)
+            words.figure(name, figures[name], alt, text) if drawn else f"<p>{escape(text)}</p>"
         )
         parts.append(rows)
     return "".join(parts)
@@ -258,7 +260,8 @@ def predictions(results: Results, figures: Figures) -> str:
         else "The ridge, relative to the mean of each kernel's diagonal, was given."
     )
     failed = "".join(
-        f" {_kernel(name)} could not be fitted: {reason}" for name, reason in stage.failed.items()
+        f" T{_kernel(name)[1:]} could not be fitted: {reason}"
+        for name, reason in stage.failed.items()
     )
     return (
         words.figure("scores", figures["scores"], f"{metric} of each method", caption)
