@@ -24,7 +24,8 @@ def from_nan_padded(x: ArrayLike) -> Padded:
         x: shape (n, t, d), or (n, t) for one channel; steps of NaN alone at the end are padding.
 
     Raises:
-        ValueError: for a wrong rank, a sequence of padding alone, or NaN within a sequence.
+        ValueError: for a wrong rank, an axis of length 0, a sequence of padding alone, or NaN
+            within a sequence.
         TypeError: for what is not floating point.
 
     Example:
@@ -35,10 +36,10 @@ def from_nan_padded(x: ArrayLike) -> Padded:
     """
     array = _floating("x", x)
     array = array[..., None] if array.ndim == 2 else array
-    if array.ndim != 3:
+    if array.ndim != 3 or 0 in array.shape:
         raise ValueError(
-            f"x must have shape (sequences, steps, channels) or (sequences, steps), got "
-            f"{np.shape(x)}."
+            f"x must have shape (sequences, steps, channels) or (sequences, steps), none of them "
+            f"0, got {np.shape(x)}."
         )
     there = ~np.isnan(array).all(axis=2)
     sequences = []
@@ -52,7 +53,8 @@ def from_nan_padded(x: ArrayLike) -> Padded:
             s = int(np.argwhere(np.isnan(array[i, :end]))[0][0])
             raise ValueError(
                 f"x must have NaN behind the end of a sequence only, got it at step {s} of "
-                f"sequence {i}, whose last step is {end - 1}: fill missing values in first."
+                f"sequence {i}, whose last step is {end - 1}: fill missing values in first. Of "
+                "(sequences, channels, steps) take x.swapaxes(1, 2)."
             )
         sequences.append(array[i, :end])
     return pad(sequences)
@@ -74,9 +76,11 @@ def from_channels_first(x: ArrayLike | Sequence[ArrayLike]) -> Padded:
         >>> x.shape, lengths.tolist()
         ((2, 5, 2), [5, 3])
     """
+    if not np.iterable(x):
+        raise TypeError(f"x must be an array or a list of arrays (channels, steps), got {x!r}.")
     turned = []
-    for i, one in enumerate(x):  # type: ignore[arg-type]
-        array = np.ma.asanyarray(one)
+    for i, one in enumerate(x):
+        array = one if np.ma.isMaskedArray(one) else _array(f"x[{i}]", one)
         if array.ndim != 2:
             raise ValueError(f"x[{i}] must have shape (channels, steps), got {array.shape}.")
         turned.append(array.T)
@@ -97,9 +101,9 @@ def from_long_frame(
         step: the column that orders the rows of a sequence; as they are if omitted.
 
     Raises:
-        ValueError: for a column that is missing or of another length, no columns, a step that
-            occurs twice, or missing values.
-        TypeError: for columns that are not real numbers.
+        ValueError: for a column that is missing or of another length, no rows, no columns, a step
+            that occurs twice, or missing values.
+        TypeError: for columns that are not real numbers, or steps that are text.
 
     Example:
         >>> import rnntk
@@ -111,20 +115,18 @@ def from_long_frame(
     """
     if isinstance(columns, str) or not columns:
         raise ValueError(f"columns must list the columns of a token, got {columns!r}.")
-    names = _column(frame, sequence)
+    names = _complete(sequence, _column(frame, sequence))
+    if names.ndim != 1 or not len(names):
+        raise ValueError(f"column {sequence!r} must have a row for each step, got {names.shape}.")
     each = [_floating(f"column {name!r}", _column(frame, name)) for name in columns]
     for name, values in zip(columns, each, strict=True):
-        if values.shape != names.shape:
-            raise ValueError(f"column {name!r} must have {len(names)} rows, got {values.shape}.")
-        if np.isnan(values).any():
-            row = int(np.argmax(np.isnan(values)))
-            raise ValueError(f"column {name!r} must have no missing values, got NaN in row {row}.")
-    _, firsts, codes = np.unique(names, return_index=True, return_inverse=True)
-    place = np.argsort(np.argsort(firsts))[codes]  # of each row's sequence
+        _complete(name, _as_long(name, values, names))
+    numbers: dict[Any, int] = {}  # of the sequences, in the order of their first rows
+    place = np.array([numbers.setdefault(name, len(numbers)) for name in names.tolist()])
     if step is None:
         order = np.argsort(place, kind="stable")
     else:
-        steps = _column(frame, step)
+        steps = _steps(step, _complete(step, _as_long(step, _column(frame, step), names)))
         order = np.lexsort((steps, place))
         twice = (np.diff(place[order]) == 0) & (steps[order][1:] == steps[order][:-1])
         if twice.any():
@@ -137,6 +139,39 @@ def from_long_frame(
     return pad(np.split(np.stack(each, axis=1)[order], ends))
 
 
+def _as_long(name: str, values: np.ndarray, names: np.ndarray) -> np.ndarray:
+    if values.shape != names.shape:
+        raise ValueError(f"column {name!r} must have {len(names)} rows, got {values.shape}.")
+    return values
+
+
+def _complete(name: str, values: np.ndarray) -> np.ndarray:
+    """Refuse missing values: NaN, NaT, None, and pandas' NA, none of which equals itself."""
+    missing = [value is None or not _equals_itself(value) for value in values.ravel().tolist()]
+    if values.dtype.kind == "M":
+        missing = np.isnat(values).tolist()
+    if any(missing):
+        row = missing.index(True)
+        raise ValueError(f"column {name!r} must have no missing values, got one in row {row}.")
+    return values
+
+
+def _equals_itself(value: Any) -> bool:
+    try:
+        return bool(value == value)
+    except TypeError:  # pandas' NA is neither true nor false
+        return False
+
+
+def _steps(name: str, steps: np.ndarray) -> np.ndarray:
+    """Numbers or times; text, of which "10" comes before "9", is refused."""
+    if steps.dtype == object:  # of Python's numbers or times, as frames may have them
+        steps = np.array(steps.tolist())
+    if steps.dtype.kind not in "fiubMm":
+        raise TypeError(f"column {name!r} must be numbers or times, got {steps.dtype}.")
+    return steps
+
+
 def _column(frame: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(frame[name])
@@ -144,10 +179,20 @@ def _column(frame: Any, name: str) -> np.ndarray:
         raise ValueError(f"frame must have the column {name!r}: {error}.") from None
 
 
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be one array, got parts of unequal lengths; rnntk.pad makes one of "
+            "sequences (steps, channels)."
+        ) from None
+
+
 def _floating(name: str, value: Any) -> np.ndarray:
     if np.ma.is_masked(value):
         raise ValueError(f"{name} must have no masked entries: fill them in first.")
-    array = np.asarray(value)
+    array = _array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers, got {array.dtype}.")
     return array if array.dtype.kind == "f" else array.astype(np.float64)

@@ -45,14 +45,25 @@ def pad(
         >>> x.shape, lengths.tolist()
         ((2, 3, 2), [3, 1])
     """
+    if not np.iterable(sequences):
+        raise TypeError(f"sequences must be a list of arrays, got {sequences!r}.")
     arrays: list[np.ndarray] = []
     for i, sequence in enumerate(sequences):
         if np.ma.is_masked(sequence):
             raise ValueError(f"sequences[{i}] must have no masked entries: fill them in first.")
-        array = np.asarray(sequence)
+        try:
+            array = np.asarray(sequence)
+        except ValueError:
+            raise ValueError(
+                f"sequences[{i}] must be one array (steps, token size), got parts of unequal "
+                "lengths."
+            ) from None
         array = array[:, None] if array.ndim == 1 else array
         if array.dtype.kind not in "fiub":
-            raise TypeError(f"sequences[{i}] must be real numbers, got {array.dtype}.")
+            raise TypeError(
+                f"sequences[{i}] must be real numbers, got {array.dtype}"
+                + (": convert with astype(float)." if array.dtype.name == "bfloat16" else ".")
+            )
         if array.ndim != 2 or 0 in array.shape:
             raise ValueError(
                 f"sequences[{i}] must have shape (steps, token size) with at least one of each, "

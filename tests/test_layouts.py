@@ -88,7 +88,7 @@ def test_long_frame_against_a_loop():
                 {"a": [1, 1], "v": [1.0, np.nan]}, sequence="a", columns=["v"]
             ),
             ValueError,
-            "got NaN in row 1",
+            "column 'v' must have no missing values, got one in row 1",
         ),
         (
             lambda: layouts.from_long_frame({"a": [1, 1], "v": [1.0]}, sequence="a", columns=["v"]),
@@ -99,4 +99,94 @@ def test_long_frame_against_a_loop():
 )
 def test_refused(call, error, message):
     with pytest.raises(error, match=message):
+        call()
+
+
+FRAME = {"id": ["a", "a", "b"], "t": [1, 0, 0], "x": [1.0, 2.0, 3.0]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        (
+            {"id": ["a", None, "b"]},
+            ValueError,
+            "'id' must have no missing values, got one in row 1",
+        ),
+        (
+            {"id": [1.0, 2.0, np.nan]},
+            ValueError,
+            "'id' must have no missing values, got one in row 2",
+        ),
+        ({"id": [[1], [2], [3]]}, ValueError, r"'id' must have a row for each step, got \(3, 1\)"),
+        (
+            {"id": [], "t": [], "x": []},
+            ValueError,
+            r"'id' must have a row for each step, got \(0,\)",
+        ),
+        ({"t": [1, 0]}, ValueError, r"'t' must have 3 rows, got \(2,\)"),
+        (
+            {"t": [1.0, np.nan, 0.0]},
+            ValueError,
+            "'t' must have no missing values, got one in row 1",
+        ),
+        ({"t": [1, None, 0]}, ValueError, "'t' must have no missing values, got one in row 1"),
+        (
+            {"t": np.array(["2020", "NaT", "2021"], "datetime64[D]")},
+            ValueError,
+            "'t' must have no missing values, got one in row 1",
+        ),
+        # as text 10 comes before 9
+        ({"t": ["10", "9", "8"]}, TypeError, "'t' must be numbers or times, got <U2"),
+        ({"x": [1.0, None, 2.0]}, TypeError, "column 'x' must be real numbers, got object"),
+    ],
+)
+def test_columns_of_frames_refused(changed, error, message):
+    with pytest.raises(error, match=message):
+        layouts.from_long_frame({**FRAME, **changed}, sequence="id", columns=["x"], step="t")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"id": np.array(["a", "a", 7], object)},
+        {"t": np.array([1, 0, 0], object)},
+        {"t": np.array(["2021", "2020", "2020"], "datetime64[D]")},
+    ],
+)
+def test_names_and_steps_of_any_kind(changed):
+    frame = {**FRAME, **changed}
+    x, lengths = layouts.from_long_frame(frame, sequence="id", columns=["x"], step="t")
+    assert x[..., 0].tolist() == [[2.0, 1.0], [3.0, 0.0]]
+    assert lengths.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: layouts.from_nan_padded([[1.0, 2.0], [3.0]]),
+            ValueError,
+            "x must be one array, got",
+        ),
+        (lambda: layouts.from_nan_padded(np.ones((0, 3, 2))), ValueError, r"got \(0, 3, 2\)"),
+        (
+            lambda: layouts.from_nan_padded([[[1.0, 2.0, np.nan], [3.0, 4.0, np.nan]]]),
+            ValueError,
+            r"of \(sequences, channels, steps\) take x\.swapaxes\(1, 2\)",
+        ),
+        (
+            lambda: layouts.from_channels_first(None),
+            TypeError,
+            "x must be an array or a list .* None",
+        ),
+        (
+            lambda: layouts.from_channels_first([[[1.0, 2.0], [3.0]]]),
+            ValueError,
+            r"x\[0\] must be one array, got parts of unequal lengths",
+        ),
+    ],
+)
+def test_layouts_refused(call, error, message):
+    with pytest.raises(error, match=f"(?i){message}"):
         call()

@@ -1,5 +1,6 @@
 """Padding and its messages."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,6 +22,10 @@ def test_pad():
         ([np.ones((2, 3, 1))], r"sequences\[0\] must have shape"),
         ([np.ma.masked_equal([1.0, 2.0], 2.0)], r"sequences\[0\] must have no masked entries"),
         ([np.ones((2, 3)), np.ones((0, 3))], r"sequences\[1\] must have shape"),
+        (
+            [[[1.0, 2.0], [3.0]]],
+            r"sequences\[0\] must be one array .* got parts of unequal lengths",
+        ),
         ([np.ones((2, 3)), np.ones((2, 4))], r"sequences\[0\] has 3, sequences\[1\] has 4"),
     ],
 )
@@ -38,6 +43,10 @@ def test_scalars_are_tokens_of_size_1():
 def test_complex_numbers_are_refused():
     with pytest.raises(TypeError, match=r"sequences\[0\] must be real numbers, got complex128"):
         pad([np.ones((2, 1), complex)])
+    with pytest.raises(TypeError, match=r"got bfloat16: convert with astype\(float\)"):
+        pad([np.ones((2, 1)).astype(jnp.bfloat16)])
+    with pytest.raises(TypeError, match="sequences must be a list of arrays, got None"):
+        pad(None)
 
 
 @pytest.mark.usefixtures("x64")

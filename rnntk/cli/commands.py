@@ -45,10 +45,12 @@ def kernel(options: Namespace) -> int:
         kept = stores.store(options, rnn, data, dtype)
         _say(options, stores.facts(kept), stores.text(kept, stores.facts(kept)))
         return 0
+    _check_out(options.out)
     start = time.perf_counter()
     found = jax.block_until_ready(_kernel(rnn, data, dtype))
     seconds = time.perf_counter() - start
-    np.savez(options.out, ntk=np.asarray(found.ntk), nngp=np.asarray(found.nngp), y=data.y)
+    with Path(options.out).open("wb") as file:  # the very name that was given
+        np.savez(file, ntk=np.asarray(found.ntk), nngp=np.asarray(found.nngp), y=data.y)
     facts = {
         "shape": list(found.ntk.shape),
         "dtype": str(found.ntk.dtype),
@@ -90,6 +92,7 @@ def spectrum(options: Namespace) -> int:
 def certify(options: Namespace) -> int:
     """Write a certificate."""
     data, rnn, _ = _problem(options)
+    _check_out(options.out)
     found = spectra.certify(rnn, data.x, lengths=data.lengths)
     found.save(options.out)
     facts = {
@@ -129,6 +132,13 @@ def _problem(options: Namespace) -> tuple[Dataset, ElmanRNN, str]:
         data = data.take(np.sort(order[: options.n]))
     rnn = ElmanRNN(**_given(options, ElmanRNN))
     return data, rnn, getattr(options, "dtype", "float64")
+
+
+def _check_out(out: str) -> None:
+    """Refuse before computing what cannot be written after it."""
+    path = Path(out)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"--out must be a file in a folder that exists, got {out}.")
 
 
 def _kernel(rnn: ElmanRNN, data: Dataset, dtype: str) -> Kernel:

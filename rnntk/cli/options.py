@@ -69,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
         _add_data(one)
         _add_network(one, tuple(READOUTS))
         _add_json(one)
+        if name != "certify":  # which is of the exact kernel
+            _add_dtype(one)
         if name == "spectrum":
             one.add_argument("--ridge", type=_positive, help="for the effective dimension")
         else:
@@ -109,7 +111,10 @@ def _add_network(one: argparse.ArgumentParser, readouts: tuple[str, ...]) -> Non
         type=_words,
         help=f"groups that are trained, separated by commas (default: {','.join(GROUPS)})",
     )
-    one.add_argument("--dtype", choices=DTYPES, help=f"of the kernels (default: {default.dtype})")
+
+
+def _add_dtype(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--dtype", choices=DTYPES, help=f"of the kernels (default: {Settings.dtype})")
 
 
 def _add_store(one: argparse.ArgumentParser) -> None:
@@ -145,6 +150,7 @@ def _add_report(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--seed", type=_whole, help="of the split and the networks (default: 0)")
     _add_network(one, REPORTED)
+    _add_dtype(one)
     one.add_argument(
         "--width-train",
         type=_count,

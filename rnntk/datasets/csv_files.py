@@ -16,6 +16,7 @@ WHOLE = re.compile(r"[+-]?\d+")
 PLAIN = re.compile(r"-?(0|[1-9]\d*)")  # whole numbers that are written in one way
 CODE = re.compile(r"[\d_+-]+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+LONGEST = 4000  # digits, of which Python reads no more than 4300 as a whole number
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 Label = tuple[str, str]  # its text, and where it stands
 
@@ -34,7 +35,7 @@ def read_csv(paths: Iterable[Path], name: str, task: Task | None) -> Dataset:
             sequences.append(tokens)
             labels.append(label)
     x, lengths = stacked(sequences)
-    return checked(name, x, parse_labels(labels), lengths, task)
+    return checked(name, x, parse_labels(labels, task), lengths, task)
 
 
 def _read_one(path: Path) -> list[tuple[np.ndarray, Label]]:
@@ -87,8 +88,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                     continue
                 if len(cells) != len(columns):
                     raise ValueError(
-                        f"{where}: expected {len(columns)} cells as in the header, "
-                        f"got {len(cells)}."
+                        f"{where}: expected {len(columns)} cells as in the header, separated by "
+                        f"{SEPARATORS[separator]}, got {len(cells)}."
                     )
                 yield where, {c: cell.strip() for c, cell in zip(columns, cells, strict=True)}
     except UnicodeDecodeError:
@@ -127,7 +128,7 @@ def _check_columns(path: Path, columns: list[str], separator: str) -> None:
 
 def _number(kind: type, cell: str, column: str, where: str) -> Any:
     # Python would read 1_5 as 15
-    if (WHOLE if kind is int else NUMBER).fullmatch(cell):
+    if (WHOLE if kind is int else NUMBER).fullmatch(cell) and len(cell) <= LONGEST:
         value = kind(cell)
         if kind is int or math.isfinite(value):
             return value
@@ -135,17 +136,20 @@ def _number(kind: type, cell: str, column: str, where: str) -> Any:
     raise ValueError(f"{where}: {column} must be {wanted}, got {cell!r}.")
 
 
-def parse_labels(labels: list[Label]) -> np.ndarray:
+def parse_labels(labels: list[Label], task: Task | None = None) -> np.ndarray:
     """Whole numbers, other numbers, or text; a mixture of numbers and text is refused.
 
     Whole numbers are classes, by their value if all are written in the one way that int64 has for
-    them, else by their text: "01" and "1", or "1_1" and "11", are different.
+    them, else by their text: "01" and "1", or "1_1" and "11", are different. Labels of a
+    regression are numbers, however they are written.
     """
     texts = [text for text, _ in labels]
     for text, where in labels:
         if not text:
             raise ValueError(f"{where}: y is empty; expected a label.")
-    if all(PLAIN.fullmatch(text) for text in texts):
+    if task == "regression":
+        return np.array([_number(float, text, "y", where) for text, where in labels])
+    if all(PLAIN.fullmatch(text) and len(text) <= 20 for text in texts):
         try:
             return np.array([int(text) for text in texts], np.int64)
         except OverflowError:

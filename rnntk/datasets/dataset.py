@@ -130,13 +130,16 @@ def _checked_labels(name: str, y: np.ndarray, task: Task | None) -> np.ndarray:
         y = y.astype(np.int64)
     if task == "regression":
         if y.dtype.kind == "U":
-            raise ValueError(f"{name}: y must be numbers for a regression, got text, {y[0]!r}.")
+            raise ValueError(
+                f"{name}: y must be numbers for a regression, got text, {str(y[0])!r}."
+            )
         y = y.astype(np.float64)
     elif task == "classification" and y.dtype.kind == "f":
-        if not (y == np.round(y)).all():
+        whole = (y == np.round(y)) & (np.abs(y) < 2.0**63)  # what int64 holds
+        if not whole.all():
             raise ValueError(
                 f"{name}: y must be whole numbers or text for a classification, got "
-                f"{y[np.argmax(y != np.round(y))]}."
+                f"{y[np.argmin(whole)]}."
             )
         y = y.astype(np.int64)
     if y.dtype.kind == "f":
@@ -144,12 +147,22 @@ def _checked_labels(name: str, y: np.ndarray, task: Task | None) -> np.ndarray:
         if not np.isfinite(y).all():
             i = int(np.argmax(~np.isfinite(y)))
             raise ValueError(f"{name}: y must be finite, got {y[i]} for sequence {i}.")
+    return y
+
+
+def check_learnable(data: Dataset) -> Dataset:
+    """Return data whose labels can be learnt from; test data may hold one label alone.
+
+    Raises:
+        ValueError: for a single label, or a class of its own for every sequence.
+    """
+    name, y = data.name, data.y
     distinct = len(np.unique(y))
     if distinct < 2:
         raise ValueError(f"{name}: y holds one label only, {y[0]}; two or more are needed.")
-    if y.dtype.kind != "f" and len(y) > 2 and distinct == len(y):
+    if data.is_classification and len(y) > 2 and distinct == len(y):
         raise ValueError(
             f"{name}: y holds a different class for each of the {len(y)} sequences; labels to be "
             "fitted as values must be floating point, or declared as a regression."
         )
-    return y
+    return data

@@ -1,10 +1,13 @@
 """Data sets in files, told by their ending."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from rnntk.datasets.csv_files import read_csv
-from rnntk.datasets.dataset import TASKS, Dataset, Task
+from rnntk.datasets.dataset import TASKS, Dataset, Task, check_learnable
 from rnntk.datasets.npz_files import read_npy, read_npz
 from rnntk.datasets.samples import digits
 from rnntk.datasets.ts_files import read_ts
@@ -56,11 +59,17 @@ def load(paths: str | Path | Sequence[str | Path], *, task: Task | None = None) 
         >>> data.x[..., 0].tolist(), data.y.tolist(), data.lengths.tolist()
         ([[0.5, 0.25], [1.5, 0.0]], [1, 2], [2, 1])
     """
+    return check_learnable(read(paths, task))
+
+
+def read(paths: str | Path | Sequence[str | Path], task: Task | None = None) -> Dataset:
+    """As :func:`load`, of test data too, whose labels may be all the same."""
     if task is not None and task not in TASKS:
         raise ValueError(f"task must be one of {TASKS} or None, got {task!r}.")
     listed = [paths] if isinstance(paths, str | Path) else list(paths)
     if listed == ["digits"]:
-        return digits()
+        found = digits()
+        return found if task != "regression" else replace(found, y=found.y.astype(np.float64))
     files = [Path(path) for path in listed]
     if not files:
         raise ValueError("data must name digits or files, got nothing.")

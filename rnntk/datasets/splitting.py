@@ -14,7 +14,8 @@ def split(
 ) -> tuple[Dataset, Dataset]:
     """Draw disjoint training and test sequences at random, classes in proportion.
 
-    Each class has its share of the training and of the test sequences, rounded.
+    Each class has its share of the training and of the test sequences, rounded, but a training
+    sequence at the least, as far as ``n`` allows: what was never seen cannot be predicted.
 
     Args:
         data: the sequences.
@@ -48,6 +49,7 @@ def split(
     order = np.random.default_rng(seed).permutation(len(data))
     if data.is_classification:
         order = order[_interleaved(data.y[order])]
+        order = _with_all_classes(order, data.y, n)
     stop = len(data) if n_test is None else wanted
     train, test = data.take(order[:n]), data.take(order[n:stop])
     if len(np.unique(train.y)) < 2:
@@ -68,3 +70,14 @@ def _interleaved(y: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         members = np.flatnonzero(y == label)
         place[members] = (np.arange(len(members)) + 0.5) / len(members)
     return np.argsort(place, kind="stable")
+
+
+def _with_all_classes(
+    order: Int[np.ndarray, " n"], y: Shaped[np.ndarray, " n"], n: int
+) -> Int[np.ndarray, " n"]:
+    """If the first ``n`` lack a class, the first sequences of all classes come first."""
+    labels, firsts = np.unique(y[order], return_index=True)
+    if np.isin(labels, y[order[:n]]).all():
+        return order
+    firsts = np.sort(firsts)
+    return np.concatenate([order[firsts], np.delete(order, firsts)])

@@ -19,7 +19,7 @@ Line = tuple[str, str]  # where it stands, and its text
 def read_ts(paths: Iterable[Path], name: str, task: Task | None) -> Dataset:
     """Sequences of several files of one kind, such as training and test part of an archive."""
     sequences: list[np.ndarray] = []
-    labels: list[tuple[str, str]] = []
+    labels: list[Line] = []  # without what stands before
     values = set()
     for path in paths:
         lines = _lines(path)
@@ -30,6 +30,7 @@ def read_ts(paths: Iterable[Path], name: str, task: Task | None) -> Dataset:
             *channels, label = text.split(":")
             sequences.append(_sequence(where, channels))
             labels.append((label.strip(), where))
+            _check_declared(where, header, sequences[-1].shape[1], label.strip())
             if sequences[-1].shape[1] != sequences[0].shape[1]:
                 raise ValueError(
                     f"{where}: expected {sequences[0].shape[1]} channels as in the sequences "
@@ -39,15 +40,32 @@ def read_ts(paths: Iterable[Path], name: str, task: Task | None) -> Dataset:
             raise ValueError(f"{path}: no sequences below @data.")
     if len(values) > 1:
         raise ValueError(f"{name}: files with classes and files with values cannot be joined.")
-    y = parse_labels(labels)
-    if values == {True}:
-        if y.dtype.kind not in "fi":
-            raise ValueError(f"{labels[0][1]}: target must be a number, got {labels[0][0]!r}.")
-        y = y.astype(np.float64)
-    elif y.dtype.kind == "f":  # class labels such as 1.0, by their text
-        y = np.array([text for text, _ in labels])
+    y = parse_labels(labels, "regression" if values == {True} else task)
+    if values == {False} and y.dtype.kind == "f" and task is None:
+        y = np.array([text for text, _ in labels])  # class labels such as 1.0, by their text
     x, lengths = stacked(sequences)
     return checked(name, x, y, lengths, task)
+
+
+def _check_declared(where: str, header: dict[str, list[str]], channels: int, label: str) -> None:
+    """Refuse what contradicts the header: another number of channels, an unknown class."""
+    declared = header.get("dimensions") or ["1"] * (header.get("univariate") == ["true"])
+    if declared and declared[0] != str(channels):
+        raise ValueError(
+            f"{where}: expected {declared[0]} channels as in the header, got {channels}."
+        )
+    classes = header.get("classlabel", [])[1:]
+    if classes and label and label not in classes and not _is_among(label, classes):
+        raise ValueError(
+            f"{where}: class {label!r} is not declared; the line @classlabel has "
+            f"{', '.join(classes)}."
+        )
+
+
+def _is_among(label: str, classes: list[str]) -> bool:
+    """Whether a class is the number that another text declares, as 1.0 is 1."""
+    numbers = {float(text) for text in classes if NUMBER.fullmatch(text)}
+    return bool(NUMBER.fullmatch(label)) and float(label) in numbers
 
 
 def _lines(path: Path) -> Iterator[Line]:
@@ -62,17 +80,17 @@ def _lines(path: Path) -> Iterator[Line]:
 
 
 def _header(path: Path, lines: Iterator[Line]) -> dict[str, list[str]]:
-    """The words behind each ``@`` up to ``@data``, in lower case."""
+    """The words behind each ``@`` up to ``@data``; the first two in lower case."""
     found: dict[str, list[str]] = {}
     for where, text in lines:
         if not text.startswith("@"):
             raise ValueError(
                 f"{where}: expected a line that begins with @, or @data, got {text!r}."
             )
-        word, *rest = text[1:].lower().split()
-        if word == "data":
+        word, *rest = text[1:].split() or [""]
+        if word.lower() == "data":
             return found
-        found[word] = rest
+        found[word.lower()] = [first.lower() for first in rest[:1]] + rest[1:]
     raise ValueError(f"{path}: no line @data; expected a file in the .ts format.")
 
 

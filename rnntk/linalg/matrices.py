@@ -13,6 +13,10 @@ ENTRY_ROUNDINGS = 16
 """Roundings of one sign that :func:`resolution` allows each entry of a kernel."""
 
 
+SLIGHT = 1e-4
+"""Asymmetry over the largest entry that sums of many terms may have left, even in float32."""
+
+
 def check_symmetric(matrix: ArrayLike, name: str = "K") -> Float[np.ndarray, "n n"]:
     """Return a symmetric matrix as float64 on the host, or say what is wrong with it.
 
@@ -48,7 +52,12 @@ def check_symmetric(matrix: ArrayLike, name: str = "K") -> Float[np.ndarray, "n 
     if gap > len(wide) * unit_roundoff(array.dtype) * largest:
         raise ValueError(
             f"{name} must be symmetric, got entries ({i}, {j}) and ({j}, {i}) that differ by "
-            f"{gap:.3g}: {wide[i, j]:.17g} and {wide[j, i]:.17g}."
+            f"{gap:.3g}: {wide[i, j]:.17g} and {wide[j, i]:.17g}"
+            + (
+                f"; if rounding made the difference, ({name} + {name}.T) / 2 is symmetric."
+                if gap <= SLIGHT * largest
+                else "."
+            )
         )
     return wide if gap == 0 else wide / 2 + wide.T / 2
 

@@ -157,7 +157,9 @@ def _all_positive(values: np.ndarray) -> bool:
 def _logarithmic(ax: Axes, columns: Sequence[str]) -> None:
     """The y axis, named by what the columns have in common."""
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = ax.get_ylim()
+    narrow = high < 1e3 * low  # beyond, so many marks find no place, and none is drawn
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
     kinds: Mapping[str, None] = dict.fromkeys(name.split("_")[0] for name in columns)

@@ -97,9 +97,8 @@ def predictions(
     high = float(max(np.max(kernel), np.max(network)))
     margin = 0.04 * (high - low) or 1.0
     ends = [low - margin, high + margin]
-    ax.plot(
-        np.ravel(kernel), np.ravel(network), ".", ms=2, color=COLORS[0], alpha=0.4, rasterized=True
-    )
+    look = {"ms": 2, "alpha": 0.4} if np.size(kernel) > 200 else {"ms": 7}  # seen, and not a blot
+    ax.plot(np.ravel(kernel), np.ravel(network), ".", color=COLORS[0], rasterized=True, **look)
     ax.plot(ends, ends, "-", color="0.1", lw=1, label="equal")
     ax.set_xlim(*ends)
     ax.set_ylim(*ends)

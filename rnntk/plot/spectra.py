@@ -24,6 +24,9 @@ from rnntk.plot.style import (
 )
 from rnntk.spectrum import Certificate, MinEigenvalue
 
+WIDE = 1e3
+"""Ratio of eigenvalues from which on an axis is logarithmic."""
+
 
 def width_convergence(
     widths: Sequence[int],
@@ -150,7 +153,8 @@ def min_eigenvalue_by_width(
 
     Args:
         widths: the widths m.
-        values: smallest eigenvalues, a row for each width and a column for each seed.
+        values: smallest eigenvalues, a row for each width and a column for each seed; NaN is left
+            out, and where they differ by orders of magnitude, so is what is not positive.
         limit: smallest eigenvalue of the infinite-width kernel.
         ax: axes to draw on.
 
@@ -163,6 +167,13 @@ def min_eigenvalue_by_width(
     figure, ax = axes_of(ax)
     m = np.asarray(widths, float)
     seeds = np.shape(values)[1]
+    size = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0  # its square may leave the range
+    kept = np.isfinite(values)
+    counts = kept.sum(axis=1)
+    scaled = np.where(kept, values, 0.0) / size
+    mean = np.where(counts > 0, scaled.sum(axis=1) / np.maximum(counts, 1), np.nan)
+    squares = np.where(kept, scaled - mean[:, None], 0.0) ** 2
+    deviation = np.sqrt(squares.sum(axis=1) / np.maximum(counts - 1, 1))
     ax.axhline(limit, color=COLORS[0], lw=1.5, label="infinite width")
     ax.plot(
         np.repeat(m, seeds),
@@ -174,11 +185,10 @@ def min_eigenvalue_by_width(
         mew=0.8,
         label="one seed",
     )
-    deviation = np.std(values, axis=1, ddof=1) if seeds > 1 else None
     ax.errorbar(
         m,
-        np.mean(values, axis=1),
-        yerr=deviation,
+        mean * size,
+        yerr=deviation * size if seeds > 1 else None,
         fmt="D--",
         ms=6,
         lw=1,
@@ -186,7 +196,12 @@ def min_eigenvalue_by_width(
         color=COLORS[1],
         label="mean and standard deviation over seeds" if seeds > 1 else "mean over seeds",
     )
-    ax.set_ylim(bottom=min(0.0, float(np.min(values))))
+    positives = np.append(values[values > 0], limit)
+    if limit > 0 and positives.max() > WIDE * positives.min():
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=positives.min() / 3)
+    else:
+        ax.set_ylim(bottom=min(0.0, limit, float(np.nanmin(values, initial=0.0))))
     ax.set_ylabel("smallest eigenvalue")
     width_axis(ax, widths)
     ax.legend(fontsize=8, loc="lower right")

@@ -10,7 +10,7 @@ from rnntk import checks
 
 
 def check_cross(
-    kernel_test_train: ArrayLike, n: int, name: str = "kernel_test_train"
+    kernel_test_train: Any, n: int, name: str = "kernel_test_train"
 ) -> Float[np.ndarray, "n_test n"]:
     """Return a kernel of new points with the ``n`` training points as float64."""
     checks.refuse_masked(name, kernel_test_train)
@@ -51,6 +51,8 @@ def check_ridge(ridge: Any, name: str = "ridge") -> float:
         value = float(ridge)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {ridge!r}.") from None
+    if isinstance(ridge, bool | np.bool_):
+        raise TypeError(f"{name} must be a number, got {ridge!r}.")
     if not np.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be finite and not negative, got {ridge}.")
     return value
@@ -61,9 +63,11 @@ def check_initial(
 ) -> Float[np.ndarray, "rows o"]:
     """Return initial outputs as two axes, zeros where none are given."""
     shape = (rows, *labels.shape[1:])
+    flat = rows, int(np.prod(labels.shape[1:]))
     if initial is None:
-        return np.zeros(shape).reshape(rows, -1)
+        return np.zeros(flat)
+    checks.refuse_masked(name, initial)
     values = np.asarray(initial)
     if values.shape != shape:
         raise ValueError(f"{name} must have shape {shape} like the labels, got {values.shape}.")
-    return checks.check_values(values, name).reshape(rows, -1)
+    return checks.check_values(values, name).reshape(flat)

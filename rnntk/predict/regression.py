@@ -106,9 +106,8 @@ class KernelRegression:
             >>> KernelRegression(np.eye(2), np.array([1.0, 2.0]), ridge=1.0).predict(np.eye(2))
             array([0.5, 1. ])
         """
-        return (
-            check_cross(np.asarray(kernel_test_train), len(self.coefficients)) @ self.coefficients
-        )
+        # as it is given: an array of it alone would have lost its mask
+        return check_cross(kernel_test_train, len(self.coefficients)) @ self.coefficients
 
     def leave_one_out(self) -> Float[np.ndarray, " n"] | Float[np.ndarray, "n o"]:
         r"""Prediction at each training point of the regression fitted to all the others.

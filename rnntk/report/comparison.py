@@ -1,16 +1,19 @@
 """The comparison's stage: how closely networks of several widths follow their kernels."""
 
 import warnings
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from rnntk import compare, plot
+from rnntk.datasets import Dataset
 from rnntk.report.kernels import Arrays, Outcome
 from rnntk.report.problem import Problem
 from rnntk.report.results import Comparison, Gap
 from rnntk.report.training import BATCH_SIZE, STABLE_FRACTION, trained_width
+from rnntk.train import stable_rate
 
 COLUMNS = ("gap_infinite", "gap_empirical", "gap_linearized", "kernel_drift", "flipped")
 SEQUENCES = 64
@@ -21,49 +24,62 @@ def comparison(problem: Problem, arrays: Arrays, bar: tqdm) -> Outcome:
     """Networks, linearized networks and gradient flows for the same time, at several widths.
 
     In float32, like the training, at a part of the rate that is stable at infinite width: the
-    same for all, so that times agree. Networks that diverge are counted and left out.
+    same for all, so that times agree. Networks that diverge are counted and left out; so are
+    widths of which a network's outputs overflow before the first step.
     """
     settings, largest = problem.settings, trained_width(problem)
     widths = [w for w in settings.widths if w <= largest] or [largest]
     learn = problem.train.take(np.arange(min(SEQUENCES, len(problem.train))))
-    x, lengths = problem.arrays(learn, "float32")
-    n = len(x)
+    n = len(learn)
     bar.reset(len(widths))
-    empty = Comparison(tuple(widths), settings.seeds, settings.steps, min(BATCH_SIZE, n), n)
-    if not float(np.abs(arrays["ntk"]).max()) < float(np.finfo(np.float32).max) / len(
-        arrays["ntk"]
-    ):
+    empty = Comparison((), settings.seeds, settings.steps, min(BATCH_SIZE, n), n)
+    kernel, limits = arrays["ntk"][:n, :n], np.finfo(np.float32)
+    fits = float(np.abs(kernel).max()) < float(limits.max) / n
+    if not fits or not stable_rate(kernel) < float(limits.max) / settings.steps:
         return Outcome(empty, {}, {})
+    parts: list[compare.Comparison] = []
+    overflowed: list[int] = []
+    for width in widths:
+        try:
+            parts.append(_one_width(problem, learn, width))
+        except FloatingPointError:  # one of its networks, before the first step
+            overflowed.append(width)
+        bar.update()
+    if not parts:
+        return Outcome(replace(empty, overflowed=tuple(overflowed)), {}, {})
+    names = parts[0].table
+    table = {name: np.concatenate([part.table[name] for part in parts]) for name in names}
+    found = compare.Comparison(table, parts[0].settings)
+    result = replace(
+        empty,
+        widths=found.widths,
+        learning_rate=found.settings["learning_rate"],
+        overflowed=tuple(overflowed),
+        diverged=tuple(found.column("diverged").sum(axis=1).astype(int).tolist()),
+        gaps={name: _gap(found, name) for name in COLUMNS},
+    )
+    kept = {f"comparison_{name}": values for name, values in table.items()}
+    drawn = any(np.isfinite(gap.median).any() for gap in result.gaps.values())
+    return Outcome(result, kept, {"by_width": plot.widths(found)} if drawn else {})
+
+
+def _one_width(problem: Problem, learn: Dataset, width: int) -> compare.Comparison:
+    settings, n = problem.settings, len(learn)
+    x, lengths = problem.arrays(learn, "float32")
     with warnings.catch_warnings():  # divergence is a result here
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = compare.with_kernel(
+        return compare.with_kernel(
             problem.rnn,
             problem.key(0, 3 * settings.seeds),
             x,
             jnp.asarray(problem.targets[:n], jnp.float32),
-            widths=widths,
+            widths=[width],
             steps=settings.steps,
             seeds=settings.seeds,
             step_size=STABLE_FRACTION,
             batch_size=min(BATCH_SIZE, n),
             lengths=lengths,
         )
-    if len(found.widths) < len(widths):  # an interrupt, which ends all here
-        raise KeyboardInterrupt
-    bar.update(len(widths))
-    result = Comparison(
-        widths=found.widths,
-        seeds=settings.seeds,
-        steps=settings.steps,
-        batch_size=min(BATCH_SIZE, n),
-        sequences=n,
-        learning_rate=found.settings["learning_rate"],
-        diverged=tuple(found.column("diverged").sum(axis=1).astype(int).tolist()),
-        gaps={name: _gap(found, name) for name in COLUMNS},
-    )
-    table = {f"comparison_{name}": values for name, values in found.table.items()}
-    drawn = any(np.isfinite(gap.median).any() for gap in result.gaps.values())
-    return Outcome(result, table, {"by_width": plot.widths(found)} if drawn else {})
 
 
 def _gap(found: compare.Comparison, name: str) -> Gap:

@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """A fitted exponent and its standard error, ``None`` where two points leave no residual."""
+    """A fitted exponent and its standard error, ``None`` where there is no residual."""
 
     value: float
     standard_error: float | None
@@ -42,6 +42,11 @@ def kernels(problem: Problem, arrays: Arrays, bar: tqdm) -> Outcome:
     bar.reset(2)
     limit = infinite_kernel(problem.rnn, x, lengths1=lengths)
     ntk, nngp = np.asarray(limit.ntk), np.asarray(limit.nngp)
+    if not ntk.any():
+        raise ArithmeticError(
+            "the NTK is zero: with these stds no trained group changes the outputs; choose other "
+            "stds, or train more groups."
+        )
     bar.update()
     cross = infinite_kernel(problem.rnn, x_test, x, lengths1=lengths_test, lengths2=lengths)
     bar.update()
@@ -157,7 +162,8 @@ def fit_slope(chosen: Sequence[int], deviations: Float[np.ndarray, "w s"]) -> Sl
     log_width = np.repeat(np.log(np.asarray(chosen, float)), deviations.shape[1])
     keep = usable(deviations).ravel()
     fit = scipy.stats.linregress(log_width[keep], np.log(deviations.ravel()[keep]))
-    error = float(fit.stderr) if keep.sum() > 2 else None
+    # of deviations that are all equal the error comes out as NaN
+    error = float(fit.stderr) if keep.sum() > 2 and np.isfinite(fit.stderr) else None
     return Slope(float(fit.slope), error)
 
 

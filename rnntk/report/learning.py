@@ -73,7 +73,7 @@ def _some_lost(lost: list[int]) -> str:
     if steps:
         reasons.append(f"{counted(len(steps), 'network')} diverged after {span(steps)} steps")
     if overflowed:
-        reasons.append(f"the kernel of {counted(overflowed, 'network')} overflows float32")
+        reasons.append(f"{counted(overflowed, 'network')} beyond the range of float32")
     return f" Left out: {', '.join(reasons)}."
 
 
@@ -81,8 +81,9 @@ def _all_lost(stage: Training, results: Results) -> str:
     """Why no network could be trained, and what would help."""
     t = results.data["train_shape"][1]
     return (
-        f"None of the {counted(stage.seeds, 'network')} of width {stage.width} could be trained: "
-        f"{sum(count == 0 for count in stage.diverged)} have a kernel beyond the range of float32, "
+        f"No network of width {stage.width} could be trained, of {stage.seeds}: "
+        f"of {sum(count == 0 for count in stage.diverged)} the kernel, its rate or the outputs are "
+        "beyond the range of float32, "
         f"{sum(count > 0 for count in stage.diverged)} diverged, though the step was a "
         "sixteenth of what is stable for their own kernel, unless it was given. Over "
         f"{t} steps the gradients of so narrow a network grow by a random factor a step; widths "
@@ -95,10 +96,13 @@ def comparison(results: Results, figures: Figures) -> str:
     stage = results.comparison
     assert stage is not None
     networks = f"{counted(stage.seeds, 'network')} of each width"
+    if not stage.widths and stage.overflowed:
+        return f"<p>Nothing was compared.{_lost(stage)} A larger width keeps them in range.</p>"
     if np.isnan(stage.learning_rate):
         return (
-            "<p>The infinite-width kernel is beyond the range of float32, in which networks are "
-            "trained: nothing was compared. A smaller w_std keeps it in range.</p>"
+            "<p>The infinite-width kernel, or the learning rate that is stable with it, is beyond "
+            "the range of float32, in which networks are trained: nothing was compared. Other "
+            "stds, or tokens of another size, keep it in range.</p>"
         )
     rows = [
         [
@@ -141,4 +145,10 @@ def _lost(stage: Comparison) -> str:
         for width, count in zip(stage.widths, stage.diverged, strict=True)
         if count
     ]
-    return f" Diverged, and left out: {', '.join(lost)}." if lost else ""
+    text = f" Diverged, and left out: {', '.join(lost)}." if lost else ""
+    if stage.overflowed:
+        text += (
+            f" Left out: width {' and '.join(map(str, stage.overflowed))}, of which outputs of a "
+            "network leave the range of float32 before the first step."
+        )
+    return text

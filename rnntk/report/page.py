@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rnntk.report import learning, sections
 from rnntk.report.results import Results
-from rnntk.report.words import number, table
+from rnntk.report.words import counted, number, table
 
 STYLE = """
 :root { color-scheme: light; }
@@ -117,6 +117,12 @@ def _opening(results: Results) -> str:
         f"<p>{n} training and {data['test_shape'][0]} test sequences of "
         f"{'' if data['equal_lengths'] else 'up to '}{t} steps, tokens of size {d}; "
         + (f"{len(data['classes'])} classes. " if data["classes"] else "labels are values. ")
+        + (
+            f"The class of {counted(data['unseen'], 'test sequence')} is not among those of the "
+            "training, and counts as wrong. "
+            if data["unseen"]
+            else ""
+        )
         + f"The network has {layers}{both}, activation {escape(settings['activation'])} and "
         f"readout {escape(settings['readout'])}; its kernel is computed at infinite width and "
         f"compared with networks of finite width.{_rescaling(data['token_exponent'])}</p>"

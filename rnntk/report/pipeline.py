@@ -138,6 +138,7 @@ def _header(made: Problem) -> Results:
             "name": learn.name,
             "kind": "classes" if learn.is_classification else "values",
             "classes": learn.classes.tolist() if learn.is_classification else None,
+            "unseen": int(np.sum(~np.isin(test.y, learn.y))) if learn.is_classification else 0,
             "train_shape": list(learn.x.shape),
             "test_shape": list(test.x.shape),
             "equal_lengths": learn.lengths is None,

@@ -99,7 +99,9 @@ def _standardized(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Each sequence as one vector, its features standardized by the training sequences."""
     flat, flat_test = (_flat(problem, data) for data in (problem.train, problem.test))
     mean, std = flat.mean(axis=0), flat.std(axis=0)
-    std = np.where(std > 0, std, 1.0)
+    # rounding of the mean leaves a constant feature a spread, as it does in scikit-learn
+    constant = std <= 10 * np.finfo(float).eps * np.abs(mean)
+    std = np.where(constant | (std == 0), 1.0, std)
     return (flat - mean) / std, (flat_test - mean) / std
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from rnntk import datasets
-from rnntk.datasets import MIN_TRAIN, Dataset
+from rnntk.datasets import MIN_TRAIN, Dataset, files
 from rnntk.network.elman import ElmanRNN
 from rnntk.report.settings import Settings
 
@@ -16,6 +16,8 @@ MAX_TEST = 2000
 """Most test sequences: more would only cost time."""
 USUAL_NORM = (1e-3, 1e3)
 """Where the root mean square norm of tokens leaves them as they are: see :func:`prepare`."""
+USUAL_SIZE = (1e-15, 1e15)
+"""Where the norm of tokens has to lie that are not multiplied."""
 USUAL_SPREAD = (1e-140, 1e140)
 """Standard deviations of labels whose squares are far from overflow and underflow."""
 
@@ -71,12 +73,13 @@ def prepare(settings: Settings) -> Problem:
 
     Tokens whose norm is far from one (:data:`USUAL_NORM`) are multiplied by a power of two, for
     the networks are trained in float32. That is exact; the kernels of homogeneous activations
-    without biases are multiplied by the square, and others are left as they are.
+    without biases are multiplied by the square. Others are left as they are.
 
     Raises:
         ValueError: as :func:`rnntk.datasets.load` and :func:`rnntk.datasets.split`; if all
-            training tokens are zero; if test data does not fit; or if values have a spread outside
-            :data:`USUAL_SPREAD`.
+            training tokens are zero; if test data does not fit; if values have a spread outside
+            :data:`USUAL_SPREAD`; or tokens that are left as they are a norm outside
+            :data:`USUAL_SIZE`.
 
     Example:
         >>> from rnntk.report import Settings
@@ -102,6 +105,8 @@ def prepare(settings: Settings) -> Problem:
     if rnn.phi.homogeneous and not settings.b_std:
         magnitude, (low, high) = datasets.log2_norm(learn), np.log2(USUAL_NORM)
         exponent = 0 if low <= magnitude <= high else -round(magnitude)
+    else:
+        _check_size(learn)
     learn, test = (replace(part, x=np.ldexp(part.x, exponent)) for part in (learn, test))
     return Problem(rnn, learn, test, targets, settings, exponent)
 
@@ -110,32 +115,55 @@ def _divided(settings: Settings) -> tuple[Dataset, Dataset]:
     data = datasets.load(settings.data, task=settings.task)
     if settings.test:
         return _with_test(settings, data)
-    n = settings.n
-    if n is None and settings.test_fraction is not None:
-        n = max(MIN_TRAIN, len(data) - max(1, round(settings.test_fraction * len(data))))
+    n, n_test = settings.n, None
+    if settings.test_fraction is not None:
+        n_test = max(1, round(settings.test_fraction * len(data)))
+        n = n or max(MIN_TRAIN, len(data) - n_test)
     elif n is None:
         n = min(200, max(MIN_TRAIN, len(data) * 4 // 5))
-    left = len(data) - n
-    return datasets.split(data, n, n_test=max(1, min(left, MAX_TEST)), seed=settings.seed)
+    n_test = max(1, len(data) - n) if n_test is None else n_test
+    return datasets.split(data, n, n_test=min(n_test, MAX_TEST), seed=settings.seed)
 
 
 def _with_test(settings: Settings, data: Dataset) -> tuple[Dataset, Dataset]:
     """Training data, of which ``n`` sequences are drawn, and test data of another file."""
-    test = datasets.load(settings.test, task=settings.task)
+    test = files.read(settings.test, settings.task)
     if test.x.shape[2] != data.x.shape[2]:
         raise ValueError(
             f"{test.name}: test tokens must have {data.x.shape[2]} entries like those of "
             f"{data.name}, got {test.x.shape[2]}."
         )
-    if test.is_classification != data.is_classification:
-        kinds = {True: "classes", False: "values"}
+    if _kind(test) != _kind(data):
         raise ValueError(
-            f"{test.name}: labels must be {kinds[data.is_classification]} like those of "
-            f"{data.name}, got {kinds[test.is_classification]}; --task declares both."
+            f"{test.name}: labels must be {_kind(data)} like those of {data.name}, got "
+            f"{_kind(test)}; --task declares both."
         )
-    if settings.n is not None and settings.n < len(data):
-        data = datasets.split(data, settings.n, seed=settings.seed)[0]
-    return data, test.take(np.arange(min(len(test), MAX_TEST)))
+    n = len(data) if settings.n is None else settings.n
+    if not MIN_TRAIN <= n <= len(data):
+        raise ValueError(
+            f"n must be at least {MIN_TRAIN} training sequences, and at most the {len(data)} of "
+            f"{data.name}, got {n}."
+        )
+    if n < len(data):
+        data = datasets.split(data, n, seed=settings.seed)[0]
+    # files are often sorted by class
+    order = np.random.default_rng(settings.seed).permutation(len(test))[:MAX_TEST]
+    return data, test.take(np.sort(order))
+
+
+def _kind(data: Dataset) -> str:
+    kinds = {"f": "values", "U": "classes, as text"}
+    return kinds.get(data.y.dtype.kind, "classes, as whole numbers")
+
+
+def _check_size(data: Dataset) -> None:
+    """Refuse tokens of which float32, in which networks are trained, has no squares."""
+    magnitude, (low, high) = datasets.log2_norm(data), USUAL_SIZE
+    if not np.log2(low) <= magnitude <= np.log2(high):
+        raise ValueError(
+            f"{data.name}: the root mean square norm of the tokens must be within {low:g} to "
+            f"{high:g}, got 10^{magnitude * np.log10(2):.1f}; multiply x by a constant."
+        )
 
 
 def _check_spread(name: str, y: Float[np.ndarray, " n"]) -> None:

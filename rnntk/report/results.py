@@ -142,7 +142,7 @@ class Training:
         dtype: of the training.
         learning_rates: of each network; NaN where its kernel overflows.
         diverged: for each network the update after which it was not finite; -1 if it is finite, and
-            0 if its kernel overflows before the first.
+            0 if its kernel or outputs overflow before the first.
         metric: as of the predictions.
         scores: of the networks that are finite.
         ensemble_score: of their mean prediction; None if there is none.
@@ -200,13 +200,13 @@ class Comparison:
     """Networks of several widths beside their kernels, from :func:`rnntk.compare.with_kernel`.
 
     Attributes:
-        widths: of the networks.
+        widths: of the networks that are compared.
         seeds: networks of each width.
         steps: updates.
         batch_size: sequences of an update.
         sequences: trained on, which the gaps are measured on.
-        learning_rate: of all; NaN where the kernel is beyond the range of float32, and nothing
-            was trained.
+        learning_rate: of all; NaN where nothing was trained.
+        overflowed: widths left out, as outputs of a network overflow before the first step.
         diverged: networks of each width that are not finite in the end.
         gaps: by the name of the column.
     """
@@ -217,6 +217,7 @@ class Comparison:
     batch_size: int
     sequences: int
     learning_rate: float = float("nan")
+    overflowed: tuple[int, ...] = ()
     diverged: tuple[int, ...] = ()
     gaps: dict[str, Gap] = field(default_factory=dict)
 

@@ -126,10 +126,12 @@ def spectrum(results: Results, figures: Figures) -> str:
     alt = "The smallest eigenvalue between its bounds"
     caption = _min_eigenvalue(stage)
     parts.append(words.figure("min_eigenvalue", figures["min_eigenvalue"], alt, caption))
-    if "min_eigenvalue_by_width" in figures:
+    if results.widths is not None:
         alt, (text, rows) = "Smallest eigenvalue against width", _by_width(results)
+        name = "min_eigenvalue_by_width"
+        drawn = name in figures
         parts.append(
-            words.figure("min_eigenvalue_by_width", figures["min_eigenvalue_by_width"], alt, text)
+            words.figure(name, figures[name], alt, text) if drawn else f"<p>{escape(text)}</p>"
         )
         parts.append(rows)
     return "".join(parts)
@@ -185,17 +187,16 @@ def _by_width(results: Results) -> tuple[str, str]:
         return text, table(["width", "mean"], rows)
     means = [_mean(row) for row in stage.over_limit]
     worst = [_worst(row) for row in stage.over_limit]
-    text = (
-        f"At width {finite.widths[-1]} the smallest eigenvalue of a finite network's NTK is on "
-        f"average {percent(means[-1])} of the limit's {number(stage.min_eigenvalue.value)}, and "
-        f"every network is within {percent(worst[-1])} of it"
-        + (
-            f"; at width {finite.widths[0]} it is {percent(means[0])}, within {percent(worst[0])}."
-            if len(finite.widths) > 1
-            else "."
-        )
-        + _not_resolved(finite)
-    )
+    limit = f"the limit's {number(stage.min_eigenvalue.value)}"
+    told = [
+        f"At width {finite.widths[i]} the smallest eigenvalue of a finite network's NTK is on "
+        f"average {percent(means[i])} of {limit}, and every network is within {percent(worst[i])} "
+        "of it."
+        for i in sorted({0, len(means) - 1}, reverse=True)
+        if means[i] is not None
+    ]
+    text = " ".join(told or [f"No network's smallest eigenvalue compares with {limit}."])
+    text += _not_resolved(finite)
     rows = [
         [str(width), number(mean), number(_spread(row), 2), percent(far)]
         for width, mean, row, far in zip(finite.widths, means, stage.over_limit, worst, strict=True)
@@ -259,7 +260,8 @@ def predictions(results: Results, figures: Figures) -> str:
         else "The ridge, relative to the mean of each kernel's diagonal, was given."
     )
     failed = "".join(
-        f" {_kernel(name)} could not be fitted: {reason}" for name, reason in stage.failed.items()
+        f" T{_kernel(name)[1:]} could not be fitted: {reason}"
+        for name, reason in stage.failed.items()
     )
     return (
         words.figure("scores", figures["scores"], f"{metric} of each method", caption)

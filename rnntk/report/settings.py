@@ -13,6 +13,7 @@ from rnntk.datasets.dataset import TASKS, Task
 from rnntk.network.elman import GROUPS, ElmanRNN
 
 READOUTS = ("last", "mean")  # an output at every step would need a label at every step
+NUMBER = int | float | np.number
 DTYPES = ("float64", "float32")
 
 
@@ -86,29 +87,41 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("data", "test", "widths", "trainable"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+            self._set(name, _listed(name, getattr(self, name)))
+        for name in ("data", "test"):
+            self._set(
+                name, tuple(str(_typed(name, one, str | Path)) for one in getattr(self, name))
+            )
+        for name in ("bidirectional", "certify", "quiet"):
+            _typed(name, getattr(self, name), bool)
+        self._set("out", str(_typed("out", self.out, str | Path)))
+        _typed("title", self.title, str | None)
         if not self.widths:
             raise ValueError("widths must hold at least one width, got none.")
-        for width in self.widths:
-            checks.check_size("widths", width)
-        for name, least in (("seeds", 1), ("steps", 1), ("seed", 0)):
-            checks.check_size(name, getattr(self, name), least)
-        for name in ("n", "width_train"):
+        widths = {checks.check_size("widths", width) for width in self.widths}
+        self._set("widths", tuple(sorted(widths)))
+        for name, least in (("seeds", 1), ("steps", 1), ("seed", 0), ("n", 1), ("width_train", 1)):
             if getattr(self, name) is not None:
-                checks.check_size(name, getattr(self, name))
+                self._set(name, checks.check_size(name, getattr(self, name), least))
         for name, valid in (("task", (None, *TASKS)), ("readout", READOUTS), ("dtype", DTYPES)):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} must be one of {valid}, got {getattr(self, name)!r}.")
         for name, top in (("test_fraction", 1.0), ("learning_rate", np.inf), ("ridge", np.inf)):
             value = getattr(self, name)
-            if value is not None and not 0 < value < top:
+            if value is None:
+                continue
+            if not 0 < _typed(name, value, NUMBER) < top:
                 below = f"and below {top:g}" if top < np.inf else "and finite"
                 raise ValueError(f"{name} must be positive {below}, got {value}.")
+            self._set(name, float(value))
         if self.test and self.test_fraction is not None:
             raise ValueError("test and test_fraction exclude each other, got both.")
-        object.__setattr__(self, "widths", tuple(sorted(set(self.widths))))
         self.network()
+        for name in ("w_std", "u_std", "b_std", "v_std"):
+            self._set(name, float(getattr(self, name)))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     def network(self) -> ElmanRNN:
         """The architecture that is asked for."""
@@ -123,6 +136,22 @@ class Settings:
             bidirectional=self.bidirectional,
             trainable=tuple(self.trainable),
         )
+
+
+def _listed(name: str, value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str | Path):
+        return (value,)
+    if not isinstance(value, Sequence | np.ndarray):
+        raise TypeError(f"{name} must be a list, got {value!r}.")
+    return tuple(value)
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """The value, unless it is of another kind; True is no number."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        wanted = {bool: "true or false", NUMBER: "a number"}.get(kind, "text")
+        raise TypeError(f"{name} must be {wanted}, got {value!r}.")
+    return value
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -140,6 +169,9 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a TOML file ({error}).") from None
     known = {field.name for field in fields(Settings)}
     values = {name.replace("-", "_"): value for name, value in found.items()}
+    if len(values) < len(found):
+        twice = next(name for name in found if name.replace("-", "_") != name)
+        raise ValueError(f"{path}: {twice} is given twice, with a dash and with an underscore.")
     if unknown := sorted(set(values) - known):
         raise ValueError(
             f"{path}: {unknown[0]} is no option of the report; expected some of "
@@ -162,7 +194,7 @@ def _toml(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'
     if isinstance(value, tuple | list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return repr(value)

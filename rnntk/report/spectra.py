@@ -55,10 +55,9 @@ def spectrum(problem: Problem, arrays: Arrays, bar: tqdm) -> Outcome:
             smallest.value, (smallest.lower, smallest.upper), lower, upper
         ),
     }
-    if rows:
-        shown = [finite[chosen.index(width), :, 0] for width in rows]  # type: ignore[index]
+    if ratio is not None and np.isfinite(ratio).any():  # others rounding may have made
         figures["min_eigenvalue_by_width"] = plot.min_eigenvalue_by_width(
-            list(rows), np.stack(shown), smallest.value
+            chosen, ratio * smallest.value, smallest.value
         )
     return Outcome(result, {"ntk_eigenvalues": eigenvalues}, figures)
 

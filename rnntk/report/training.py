@@ -50,8 +50,8 @@ def training(problem: Problem, arrays: Arrays, bar: tqdm) -> Outcome:
         warnings.simplefilter("ignore", RuntimeWarning)
         for seed in range(settings.seeds):
             rates[seed] = _rate(problem, width, seed)
-            if np.isfinite(rates[seed]):
-                trained = _fit(problem, width, seed, rates[seed])
+            trained = _fit(problem, width, seed, rates[seed])
+            if trained is not None:
                 diverged[seed] = int(trained.diverged[0])
                 if diverged[seed] < 0:
                     networks.append(
@@ -98,19 +98,25 @@ def _rate(problem: Problem, width: int, seed: int) -> float:
     return rate if float(limits.tiny) <= rate <= float(limits.max) else float("nan")
 
 
-def _fit(problem: Problem, width: int, seed: int, rate: float) -> Trained:
+def _fit(problem: Problem, width: int, seed: int, rate: float) -> Trained | None:
+    """A network that is trained; None if its kernel or its outputs overflow at initialization."""
+    if not np.isfinite(rate):
+        return None
     x, lengths = problem.arrays(problem.train, "float32")
-    trained = fit(
-        problem.rnn,
-        problem.key(width, problem.settings.seeds + seed),
-        x,
-        jnp.asarray(problem.targets, jnp.float32),
-        width=width,
-        learning_rate=rate,
-        steps=problem.settings.steps,
-        batch_size=min(BATCH_SIZE, len(x)),
-        lengths=lengths,
-    )
+    try:
+        trained = fit(
+            problem.rnn,
+            problem.key(width, problem.settings.seeds + seed),
+            x,
+            jnp.asarray(problem.targets, jnp.float32),
+            width=width,
+            learning_rate=rate,
+            steps=problem.settings.steps,
+            batch_size=min(BATCH_SIZE, len(x)),
+            lengths=lengths,
+        )
+    except FloatingPointError:
+        return None
     # an interrupt ends the training of a network, which keeps what it has come to; here it ends all
     if trained.steps < problem.settings.steps and trained.diverged[0] < 0:
         raise KeyboardInterrupt

@@ -247,6 +247,8 @@ def _check_settings(
             "learning_rate must be given, or an optimizer in its place, got "
             f"{'neither' if optimizer is None else 'both'}."
         )
+    if learning_rate is not None and np.asarray(learning_rate).dtype.kind not in "fiu":
+        raise TypeError(f"learning_rate must be a number, got {learning_rate!r}.")
     if learning_rate is not None and (not np.isfinite(learning_rate) or learning_rate <= 0):
         raise ValueError(f"learning_rate must be finite and positive, got {learning_rate}.")
     if centre not in CENTRES:

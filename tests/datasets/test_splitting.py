@@ -48,9 +48,23 @@ def test_split_refuses_few_sequences_and_one_class(tmp_path):
     small = datasets.load(save(tmp_path, **arrays(n=8)))
     with pytest.raises(ValueError, match=r"at least 8 training .* got 8 in all"):
         datasets.split(small, 8)
-    rare = datasets.load(save(tmp_path, **arrays(n=500, y=(np.arange(500) == 0).astype(int))))
-    with pytest.raises(ValueError, match="all 8 training labels drawn are 0"):
-        datasets.split(rare, 8)
+    alike = datasets.Dataset("made", np.ones((20, 1, 1)), np.zeros(20))
+    with pytest.raises(ValueError, match=r"all 8 training labels drawn are 0\.0"):
+        datasets.split(alike, 8)
+
+
+def test_split_gives_every_class_a_training_sequence():
+    """Half of one sequence would as well be none."""
+    y = np.repeat([0, 1, 2, 3], [496, 1, 1, 2])
+    data = datasets.Dataset("made", np.arange(500.0)[:, None, None], y)
+    for seed in range(5):
+        for n in (8, 100, 250):
+            train, test = datasets.split(data, n, seed=seed)
+            assert np.unique(train.y).tolist() == [0, 1, 2, 3]
+            assert (len(train), len(test)) == (n, 500 - n)
+            both = np.concatenate([train.x, test.x]).ravel()
+            assert np.sort(both).tolist() == np.arange(500).tolist()
+    assert len(np.unique(datasets.split(datasets.digits(), 8)[0].y)) == 8  # of ten
 
 
 def test_random_tokens():

@@ -2,6 +2,14 @@
 
 import numpy as np
 
+HEADER = "sequence,step,x1,x2,y\n"
+
+
+def write(folder, text, name="data.csv"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
 
 def save(folder, **arrays):
     path = folder / "data.npz"

@@ -191,6 +191,27 @@ def test_figures_refuse_what_they_cannot_draw(draw, message):
         draw()
 
 
+def test_minima_over_many_orders_have_a_logarithmic_axis():
+    """Squares of what long sequences lead to leave the range; near values have an axis from 0."""
+    ax = plot.min_eigenvalue_by_width([16, 64], np.array([[1e-3, 1e200], [2.0, 3.0]]), 1.0).axes[0]
+    assert ax.get_yscale() == "log"
+    assert 0 < ax.get_ylim()[0] < 1e-3
+    (bars,) = ax.containers
+    np.testing.assert_allclose(bars[0].get_ydata(), [5e199, 2.5])
+    lost = np.array([[1e-9, -1e-17], [np.nan, 2.0], [np.nan, np.nan]])  # negative by rounding
+    ax = plot.min_eigenvalue_by_width([16, 64, 256], lost, 1.0).axes[0]
+    assert ax.get_yscale() == "log"
+    (bars,) = ax.containers
+    np.testing.assert_allclose(bars[0].get_ydata()[1:], [2.0, np.nan])
+    ax = plot.min_eigenvalue_by_width([16, 64], np.array([[0.5, 0.6], [0.7, 0.8]]), 1.0).axes[0]
+    assert ax.get_yscale() == "linear"
+    assert ax.get_ylim()[0] == 0.0
+    (bars,) = ax.containers
+    ends = [path.vertices[:, 1] for path in bars[2][0].get_paths()]
+    half = np.sqrt(0.005)  # the sample deviation of two numbers that differ by 0.1
+    np.testing.assert_allclose(ends, [[0.55 - half, 0.55 + half], [0.75 - half, 0.75 + half]])
+
+
 def test_bounds_differ_without_colour():
     names = ("schur", "schur_both", "schur_split", "series", "separation")
     bound = Bounds(dict.fromkeys(names, 0.1), {"pair": 2.0, "diagonal": 3.0}, {}, False)

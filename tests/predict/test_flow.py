@@ -199,3 +199,13 @@ def test_bad_losses_and_initial_outputs_are_named(options, message):
 def test_labels_that_do_not_fit_the_loss_are_named(loss, y, message):
     with pytest.raises(ValueError, match=message):
         gradient_flow(np.eye(2), y, np.eye(2), 1.0, loss=loss)
+
+
+def test_no_test_points_and_masked_initial_outputs():
+    assert gradient_flow(np.eye(2), np.ones(2), np.zeros((0, 2)), np.ones(3)).shape == (3, 0)
+    assert gradient_flow(np.eye(2), np.ones((2, 4)), np.zeros((0, 2)), 1.0).shape == (0, 4)
+    masked = np.ma.masked_greater(np.ones(2), 0.0)
+    with pytest.raises(ValueError, match="initial_train must have no masked entries"):
+        gradient_flow(
+            np.eye(2), np.ones(2), np.eye(2), 1.0, initial_train=masked, initial_test=np.ones(2)
+        )

@@ -327,3 +327,22 @@ def test_singular_kernels_are_refused_without_ridge_and_right_with_one(dtype, ma
     path = ridge_path(K, y)
     assert not np.isnan(path.leave_one_out).any()
     assert np.isfinite(model.leave_one_out()).all()
+
+
+def test_masked_kernels_of_new_points_are_refused():
+    model = KernelRegression(np.eye(3), np.ones(3), 0.1)
+    masked = np.ma.masked_greater(np.eye(3), 0.5)
+    with pytest.raises(ValueError, match="kernel_test_train must have no masked entries"):
+        model.predict(masked)
+    assert model.predict(np.zeros((0, 3))).shape == (0,)
+    with pytest.raises(TypeError, match="ridge must be a number, got True"):
+        KernelRegression(np.eye(3), np.ones(3), True)
+
+
+def test_rounding_that_left_a_matrix_asymmetric_has_a_remedy():
+    near = np.eye(3)
+    near[0, 1] = 1e-12
+    with pytest.raises(
+        ValueError, match=r"rounding made .* \(kernel \+ kernel\.T\) / 2 is symmetric"
+    ):
+        KernelRegression(near, np.ones(3), 0.1)

@@ -265,6 +265,15 @@ def test_small_commands(capsys, data, tmp_path):
     assert cli.main(["verify", certificate, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["verified"] is False
     assert "there are 20" in fails_with(capsys, ["kernel", "--data", data, "--n", "21"])
+    plain = str(tmp_path / "plain")  # written under the very name that is given
+    assert cli.main(["kernel", "--data", data, *network, "--out", plain]) == 0
+    assert capsys.readouterr().out.endswith(f"{plain}\n")
+    np.testing.assert_array_equal(np.load(plain)["ntk"], ntk)
+    for command in ("kernel", "certify"):
+        for out in (str(tmp_path), str(tmp_path / "none" / "k.npz")):
+            line = fails_with(capsys, [command, "--data", data, "--out", out])
+            assert line == f"rnntk: --out must be a file in a folder that exists, got {out}."
+    assert "arguments: --dtype" in fails_with(capsys, ["certify", "--dtype", "float32"])
 
 
 def test_a_store_is_resumed_and_told_of(capsys, data, tmp_path):

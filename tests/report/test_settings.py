@@ -22,6 +22,7 @@ def test_ties_are_called_ties():
 def test_fit_slope_has_the_standard_error_of_a_straight_line():
     widths, deviations = [10, 100], np.exp([[1.0, 3.0], [0.0, 2.0]])
     fit = kernels.fit_slope(widths, deviations)
+    assert kernels.fit_slope(widths, np.ones((2, 2))) == (0.0, None)  # and not NaN
     # By hand: residuals +-1 about the means 2 and 1, two degrees of freedom.
     spread = np.log(10) / 2
     assert fit.value == pytest.approx(-1 / np.log(10))
@@ -57,6 +58,45 @@ def test_relative_differences_of_any_size(scale):
 def test_settings_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Settings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": 5}, "data must be a list, got 5"),
+        ({"test": [5]}, "test must be text, got 5"),
+        ({"widths": 64}, "widths must be a list, got 64"),
+        ({"quiet": "no"}, "quiet must be true or false, got 'no'"),
+        ({"certify": 1}, "certify must be true or false, got 1"),
+        ({"title": 5}, "title must be text, got 5"),
+        ({"out": None}, "out must be text, got None"),
+        ({"ridge": "1"}, "ridge must be a number, got '1'"),
+        ({"learning_rate": True}, "learning_rate must be a number, got True"),
+        ({"w_std": "1"}, "w_std must be a real number, got '1'"),
+    ],
+)
+def test_settings_of_the_wrong_type(settings, message):
+    """As a file may have them."""
+    with pytest.raises(TypeError, match=message):
+        Settings(**settings)
+
+
+def test_settings_of_numpy_and_pathlib_survive_a_file(tmp_path):
+    settings = Settings(
+        data=[tmp_path / "a.csv"],
+        out=tmp_path,
+        widths=np.array([8, 4]),
+        seeds=np.int64(3),
+        w_std=np.float32(0.5),
+        ridge=np.float64(0.25),
+        title="beyond \U000e0001 and \x07",
+    )
+    path = tmp_path / "config.toml"
+    path.write_text(written(settings))
+    assert Settings(**read(path)) == settings
+    path.write_text("w_std = 1.0\nw-std = 2.0\n")
+    with pytest.raises(ValueError, match="w-std is given twice, with a dash and with an under"):
+        read(path)
 
 
 def test_settings_survive_a_file(tmp_path):

@@ -301,6 +301,7 @@ def test_overflow_before_and_after_training_is_an_error():
         ),
         ({"memory_limit": 10}, ValueError, r"memory_limit must be at least \d+ bytes, .*got 10"),
         ({"rnn": "relu"}, TypeError, "rnn must be an ElmanRNN or its linearize, got str"),
+        ({"learning_rate": "0.1"}, TypeError, "learning_rate must be a number, got '0.1'"),
         ({"learning_rate": 0.0}, ValueError, "learning_rate must be finite and positive, got 0"),
         ({"learning_rate": -1}, ValueError, "learning_rate must be finite and positive, got -1"),
         ({"learning_rate": np.nan}, ValueError, "learning_rate must be finite and positive"),
