@@ -130,6 +130,10 @@ class Sums:
         changes = (tangents[0].std, tangents[1].std, tangents[2])
         found = jax.lax.switch(number, [partial(slopes, way) for way in ways])
 
+        # an angle of 0 is the smallest in both standard deviations
+        same = _same(one, two, e)
+        found = [*(_zeroed(part, same) for part in found[:2]), found[2]]
+
         def change(part: Callable[[Array], Array]) -> Array:
             one, two, e = (part(f) * v for f, v in zip(found, changes, strict=True))
             return one + two + e
@@ -345,6 +349,10 @@ def _same(one: Marginal, two: Marginal, e: Array) -> Array:
 
 
 def _not_negative(angle: Array, one: Marginal, two: Marginal, e: Array) -> Array:
-    """With its derivatives, but 0 where rounding made it negative, or where it is 0."""
-    zero = _same(one, two, e) | (angle < 0)
-    return angle - jax.lax.stop_gradient(jnp.where(zero, angle, 0))
+    """0 where rounding made it negative, or where it is 0."""
+    return _zeroed(angle, _same(one, two, e) | (angle < 0))
+
+
+def _zeroed(x: Array, where: Bool[Array, "..."]) -> Array:
+    """0 in some places, with its derivatives there."""
+    return x - jax.lax.stop_gradient(jnp.where(where, x, jnp.zeros_like(x)))
