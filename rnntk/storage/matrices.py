@@ -60,8 +60,8 @@ class StoredMatrix:
 
     @property
     def path(self) -> str:
-        """Folder of the store."""
-        return str(self.layout.path)
+        """Folder or URL of the store."""
+        return str(self.layout.place)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -205,9 +205,7 @@ class StoredMatrix:
         Example:
             >>> kernel.ntk.verify()  # doctest: +SKIP
         """
-        rows, columns = self.layout.counts
-        every = [(i, j) for i in range(rows) for j in range(columns)]
-        there = [index for index in every if self.layout.chunk(self.kind, index).is_file()]
+        there = sorted(self.layout.listed(self.kind))
         sound = in_threads(self._sound, there, jax.devices()[0])
         return [index for index, good in zip(there, sound, strict=True) if not good]
 

@@ -10,8 +10,8 @@ import pytest
 
 import rnntk
 from rnntk import ElmanRNN
-from rnntk.linalg import tiled_cholesky
 from rnntk.spectrum import intervals
+from rnntk.spectrum import stored as stored_spectra
 from rnntk.storage import StoredMatrix
 
 
@@ -69,7 +69,7 @@ def test_interval_contains_the_exact_eigenvalue(tmp_path, kind, tile):
     # theorem 1's loss is (n + 1) u trace, the gap of the shift n u norm; the same above
     assert found.upper - found.lower <= 60 * len(A) * 2.0**-53 * np.trace(np.abs(A))
     assert found.resolved == (kind != "singular")
-    assert not list(tmp_path.glob("*.factors/*"))
+    assert os.listdir(tmp_path) == ["k.zarr"]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -108,7 +108,7 @@ def test_a_stopped_factorization_goes_on(tmp_path, x64, monkeypatch):
     x = np.random.default_rng(0).standard_normal((60, 4, 3))
     K = rnntk.infinite_kernel(ElmanRNN(), x, out=tmp_path / "k.zarr", tile=16).ntk
     whole = rnntk.spectrum.min_eigenvalue(K, "tiles")
-    save, left = tiled_cholesky.save_large, 13  # of 20 tiles of two factors
+    save, left = stored_spectra.write_chunk, 13  # of 20 tiles of two factors
 
     def stop(*arguments):
         nonlocal left
@@ -118,9 +118,10 @@ def test_a_stopped_factorization_goes_on(tmp_path, x64, monkeypatch):
         save(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiled_cholesky, "save_large", stop)
-        with pytest.raises(KeyboardInterrupt, match="stop"):
+        patch.setattr(stored_spectra, "write_chunk", stop)
+        with pytest.raises(KeyboardInterrupt, match="stop") as caught:
             rnntk.spectrum.min_eigenvalue(K, "tiles", scratch=tmp_path / "f")
+    assert f"The factors in {tmp_path / 'f'}/" in caught.value.__notes__[0]
     assert len(list(tmp_path.glob("f/*/*/*"))) == 13
     count = 0
 
@@ -129,7 +130,7 @@ def test_a_stopped_factorization_goes_on(tmp_path, x64, monkeypatch):
         count += 1
         save(*arguments)
 
-    monkeypatch.setattr(tiled_cholesky, "save_large", counted)
+    monkeypatch.setattr(stored_spectra, "write_chunk", counted)
     assert rnntk.spectrum.min_eigenvalue(K, "tiles", scratch=tmp_path / "f") == whole
     assert count == 7
     assert os.listdir(tmp_path / "f") == []
