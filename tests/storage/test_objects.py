@@ -107,9 +107,9 @@ def test_a_store_whose_making_was_broken_off(tmp_path, url, monkeypatch):
     expected = infinite_kernel(ElmanRNN(), x, out=tmp_path / "k.zarr", tile=16)
     files = fsspec.filesystem("memory")
     original = type(files).pipe_file
-    for uploads in range(1, 7):
+    for number in range(1, 7):
         files.store.clear()
-        left = uploads
+        left = number
 
         def put(self, *args, **more):
             nonlocal left
@@ -122,7 +122,7 @@ def test_a_store_whose_making_was_broken_off(tmp_path, url, monkeypatch):
             patch.setattr(type(files), "pipe_file", put)
             with pytest.raises(KeyboardInterrupt, match="stop"):
                 infinite_kernel(ElmanRNN(), x, out=url, tile=16)
-        assert len(files.find("/bucket")) == uploads
+        assert len(files.find("/bucket")) == number
         with pytest.raises(ValueError, match="holds another kernel"):
             infinite_kernel(ElmanRNN(), draw(30, seed=1), out=url, tile=16)
         assert_same(infinite_kernel(ElmanRNN(), x, out=url, tile=16), expected)
@@ -189,7 +189,7 @@ def test_urls_that_a_path_has_changed_are_refused():
 
 
 def test_missing_packages_are_named(monkeypatch):
-    with pytest.raises(ImportError, match="out 'gcs://b/k' needs another package: .*gcsfs"):
+    with pytest.raises(ImportError, match=r"out 'gcs://b/k' needs another package: .*gcsfs"):
         infinite_kernel(ElmanRNN(), draw(4), out="gcs://b/k")
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(ImportError, match=r"package fsspec: pip install 'rnntk\[scale\]'"):
