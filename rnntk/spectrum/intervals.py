@@ -21,8 +21,8 @@ from jaxtyping import Float
 from rnntk.linalg import enclosure, lanczos, matrices
 from rnntk.spectrum import stored
 from rnntk.storage import StoredMatrix
-from rnntk.storage.matrices import free_memory
 from rnntk.storage.places import Place, place_of
+from rnntk.tiling.memory import free_memory
 
 METHODS = ("auto", "dense", "cholesky", "lanczos", "tiles")
 _COPIES = 4  # of a matrix in float64, that all eigenvalues or a factorization take

@@ -1,7 +1,7 @@
 """Kernels tile by tile onto disk: tasks that any process may run, any number of times."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,6 +54,8 @@ class Destination:
             TypeError: for what is no path, or no executor.
             ValueError: for the others without ``out``, or wrong ones.
         """
+        if isinstance(kinds, str) or not isinstance(kinds, Collection):
+            raise ValueError(f"kinds must be a selection of {KINDS}, got {kinds!r}.")
         if out is None:
             if executor is not None or tile is not None or tuple(kinds) != KINDS:
                 raise ValueError("executor, tile and kinds must come with out, got them alone.")
@@ -64,7 +66,7 @@ class Destination:
                 "executor must be one of concurrent.futures, or have its submit (of a Dask client: "
                 f"client.get_executor()), got {executor!r}."
             )
-        if isinstance(kinds, str) or not kinds or not set(kinds) <= set(KINDS):
+        if not kinds or not set(kinds) <= set(KINDS):
             raise ValueError(f"kinds must be a selection of {KINDS}, got {kinds!r}.")
         size = None if tile is None else checks.check_size("tile", tile)
         # the tangent kernel comes last: what completes a tile
@@ -182,8 +184,11 @@ def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKer
         "kinds": list(to.kinds),
     }
     folders = {"one": problem.one, "two": problem.two or {}, "shared": problem.shared}
-    to.place.sweep()
-    layout = create(to.place, attributes, problem.dtype, problem.shape, folders)
+    try:
+        to.place.sweep()
+        layout = create(to.place, attributes, problem.dtype, problem.shape, folders)
+    except OSError as error:
+        raise _told(error, f"the kernel {to.place} cannot be begun") from error
     mark = fingerprint(attributes)
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     task = Task(to.place, mark, problem.compute, x64)
@@ -198,17 +203,19 @@ def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKer
                 done += 1
                 bar.update()
     except OSError as error:
-        told = (
-            f"{error.strerror or error}: the kernel {to.place} has {done} of {every} tiles; once "
-            "that is mended, the same call goes on with the others"
-        )
-        raise (OSError(told) if error.errno is None else OSError(error.errno, told)) from error
+        told = f"the kernel {to.place} has {done} of {every} tiles; once that is mended, the same "
+        raise _told(error, f"{told}call goes on with the others") from error
     if left := layout.missing():
         raise OSError(
             f"{len(left)} of {every} tiles that were computed are not in {to.place}: every worker "
             "must see this folder."
         )
     return StoredKernel.of(layout)
+
+
+def _told(error: OSError, text: str) -> OSError:
+    told = f"{error.strerror or error}: {text}"
+    return OSError(told) if error.errno is None else OSError(error.errno, told)
 
 
 @lru_cache(maxsize=2)

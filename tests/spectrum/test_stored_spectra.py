@@ -136,6 +136,40 @@ def test_a_stopped_factorization_goes_on(tmp_path, x64, monkeypatch):
     assert os.listdir(tmp_path / "f") == []
 
 
+@pytest.fixture
+def begun(tmp_path, x64, monkeypatch):
+    """A kernel, and the folder of its factors, of which the first is whole."""
+    x = np.random.default_rng(0).standard_normal((60, 4, 3))
+    K = rnntk.infinite_kernel(ElmanRNN(), x, out=tmp_path / "k.zarr", tile=16).ntk
+    with monkeypatch.context() as patch:
+        patch.setattr(stored_spectra.block_lanczos, "largest", None)
+        with pytest.raises(TypeError, match="not callable"):
+            rnntk.spectrum.min_eigenvalue(K, "tiles")
+    (folder,) = tmp_path.glob("k.zarr.factors.*")
+    assert len(list(folder.glob("estimate*/*"))) == 10
+    return K, folder
+
+
+def test_damaged_factors_prove_nothing(begun):
+    K, folder = begun
+    (file,) = folder.glob("estimate*/2-1")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"damaged tile \(2, 1\) of a factor .* remove it"):
+        rnntk.spectrum.min_eigenvalue(K, "tiles")
+
+
+def test_factors_of_other_tiles_prove_nothing(begun, tmp_path):
+    K, _ = begun
+    block = K.layout.read("ntk", (1, 1)).copy()
+    block[0, 0] += 1
+    K.layout.write("ntk", (1, 1), block)
+    found = rnntk.spectrum.min_eigenvalue(K, "tiles")
+    expected = rnntk.spectrum.min_eigenvalue(K, "tiles", scratch=tmp_path / "new")
+    assert found == expected
+
+
 def test_refusals(tmp_path):
     x = np.random.default_rng(0).standard_normal((20, 4, 3)).astype(np.float32)
     K = rnntk.infinite_kernel(ElmanRNN(), x, out=tmp_path / "k.zarr", tile=8).ntk
