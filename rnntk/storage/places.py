@@ -5,6 +5,7 @@ and past the system's cache. An object store does as much by itself: an upload i
 complete.
 """
 
+import glob
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from rnntk.files import save_large
 
 Fill = Callable[[np.ndarray], Any]
 _ROOT = "zarr.json"  # what Zarr looks for first
+_PART = "[0-9a-f]" * 32 + ".part"  # what is being written, see rnntk.files
 _DEAD = 3600  # seconds after which nobody still writes a file
 
 
@@ -79,9 +81,9 @@ class Folder:
 
     def sweep(self) -> None:
         """Remove what killed processes left half-written."""
-        beside = self.path.parent.glob(f"{self.path.name}.*.part")
-        for part in (*beside, *self.path.glob("*/c/*/*.part")):
-            with suppress(FileNotFoundError):  # another process sweeps
+        beside = self.path.parent.glob(f"{glob.escape(self.path.name)}.{_PART}")
+        for part in (*beside, *self.path.glob(f"*/c/*/*.{_PART}")):
+            with suppress(OSError):  # another process sweeps, or it is somebody else's
                 if time.time() - part.stat().st_mtime > _DEAD:
                     shutil.rmtree(part) if part.is_dir() else part.unlink()
 

@@ -150,11 +150,12 @@ def test_disk_full(tmp_path, expected):
 
 
 def test_what_killed_processes_left_half_written_goes_after_an_hour(tmp_path):
-    out, x = tmp_path / "k.zarr", np.ones((20, 3, 2), np.float32)
+    out, x = tmp_path / "k[1].zarr", np.ones((20, 3, 2), np.float32)
+    mark = 32 * "0"
     rnntk.infinite_kernel(rnntk.ElmanRNN(), x, out=out, tile=8)
-    old = [out / "ntk/c/0/1.0a.part", tmp_path / "k.zarr.0b.part", out / "nngp/c/1/1.0c.part"]
-    young = [out / "ntk/c/1/2.0d.part", tmp_path / "k.zarr.0e.part"]
-    other = [tmp_path / "other.zarr.0f.part", tmp_path / "k.zarr.copy"]
+    old = [out / f"ntk/c/0/1.{mark}.part", tmp_path / f"k[1].zarr.{mark}.part"]
+    young = [out / f"nngp/c/1/2.{mark}.part", tmp_path / f"k[1].zarr.{32 * 'a'}.part"]
+    other = [tmp_path / f"k1.zarr.{mark}.part", tmp_path / "k[1].zarr.my.part"]
     for file in (*old, *young, *other):
         file.write_bytes(b"half")
     for file in (*old, *other):
