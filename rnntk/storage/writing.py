@@ -214,7 +214,7 @@ def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKer
 
 
 def _told(error: OSError, text: str) -> OSError:
-    told = f"{error.strerror or error}: {text}"
+    told = f"{str(error.strerror or error).rstrip('.')}: {text}"
     return OSError(told) if error.errno is None else OSError(error.errno, told)
 
 
