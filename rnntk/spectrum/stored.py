@@ -78,6 +78,11 @@ class _Files:
     def read(self, index: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
         try:
             return read_chunk(self.place, _name(index), np.dtype(np.float64), shape)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{self.place} lacks tile {index} of a factor: another process was at the same and "
+                "removed it at its end. Repeat the call."
+            ) from None
         except ValueError as error:
             raise ValueError(
                 f"{self.place} has a damaged tile {index} of a factor ({error}): remove it."

@@ -76,8 +76,10 @@ class Folder:
 
     def clear(self) -> None:
         """Remove everything, if there is anything."""
-        if self.exists():
-            shutil.rmtree(self.path)
+        aside = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.part")
+        with suppress(FileNotFoundError):  # also if another process clears it
+            os.rename(self.path, aside)
+            shutil.rmtree(aside)
 
     def sweep(self) -> None:
         """Remove what killed processes left half-written."""

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import mpmath
@@ -13,6 +14,7 @@ from rnntk import ElmanRNN
 from rnntk.spectrum import intervals
 from rnntk.spectrum import stored as stored_spectra
 from rnntk.storage import StoredMatrix
+from rnntk.storage.places import Folder
 
 
 def stored(folder, A, tile):
@@ -158,6 +160,31 @@ def test_damaged_factors_prove_nothing(begun):
     file.write_bytes(bytes(content))
     with pytest.raises(ValueError, match=r"damaged tile \(2, 1\) of a factor .* remove it"):
         rnntk.spectrum.min_eigenvalue(K, "tiles")
+
+
+def test_another_process_removes_the_factors(begun, monkeypatch):
+    K, folder = begun
+    remove = shutil.rmtree
+
+    def also(path):  # as it begins to remove them, another does
+        monkeypatch.setattr(shutil, "rmtree", remove)
+        Folder(folder).clear()
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", also)
+    found = rnntk.spectrum.min_eigenvalue(K, "tiles")
+    assert not folder.exists()
+    original = stored_spectra.block_lanczos.largest
+
+    def cleared(*arguments):
+        Folder(folder).clear()
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stored_spectra.block_lanczos, "largest", cleared)
+        with pytest.raises(FileNotFoundError, match=r"another process was at the same .* Repeat"):
+            rnntk.spectrum.min_eigenvalue(K, "tiles")
+    assert rnntk.spectrum.min_eigenvalue(K, "tiles") == found
 
 
 def test_factors_of_other_tiles_prove_nothing(begun, tmp_path):
