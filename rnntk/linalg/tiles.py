@@ -37,7 +37,7 @@ def scaled(v: Float[np.ndarray, "n k"]) -> tuple[Float[np.ndarray, "n k"], Int[n
 
     Example:
         >>> import numpy as np
-        >>> scaled(np.array([[3e-60], [1e-60]]))[0].max() > 0.5
+        >>> bool(scaled(np.array([[3e-60], [1e-60]]))[0].max() > 0.5)
         True
     """
     exponents = np.frexp(np.abs(v).max(axis=0, initial=0))[1]
