@@ -241,8 +241,10 @@ def place_of(path: str | os.PathLike[str], name: str) -> Place:
         raise TypeError(f"{name} must be a str if it is a URL, which a path changes: got {path!r}.")
     if "://" not in given:
         return Folder(Path(given).expanduser().resolve())
-    if "::" in given:
-        raise ValueError(f"{name} must be a folder or one URL, got a chain of them: {given!r}.")
+    if "::" in given or not given.partition("://")[2].strip("/"):
+        raise ValueError(
+            f"{name} must be a folder, or one URL of a place in a store, got {given!r}."
+        )
     try:
         files, inside = _filesystem(given)
     except ImportError as error:

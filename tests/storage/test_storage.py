@@ -279,7 +279,8 @@ def test_goes_on_with_what_is_missing(tmp_path, count):
         ({"out": "k.zarr", "kinds": "ntk"}, "kinds must be a selection"),
         ({"out": "k.zarr", "kinds": iter(["ntk"])}, "kinds must be a selection"),
         ({"out": "nothing://k.zarr"}, "out must be a folder or a URL that fsspec knows, got 'noth"),
-        ({"out": "simplecache::memory://k"}, "out must be a folder or one URL, got a chain of"),
+        ({"out": "simplecache::memory://k"}, "folder, or one URL of a place in a store, got"),
+        ({"out": "memory://"}, "out must be a folder, or one URL of a place in a store, got 'mem"),
     ],
 )
 def test_wrong_options(options, message):
