@@ -181,7 +181,7 @@ def test_indexing_is_that_of_numpy(both, data):
         ((0, 0, ..., 0), "takes one or two indices"),
         (None, "takes one or two indices"),
         (23, r"indices must lie in -23\.\.22, got 23"),
-        (1.5, "whole numbers, slices or vectors"),
+        (1.5, "whole numbers, slices, vectors of them or masks of 23, got float64"),
         (np.ones(22, bool), r"vectors of them or masks of 23, got bool of shape \(22,\)"),
         (np.array([], bool), r"masks of 23, got bool of shape \(0,\)"),
         (True, r"masks of 23, got bool of shape \(\)"),
