@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--ridge", type=_positive, help="for the effective dimension")
         else:
             file = "kernels.npz" if name == "kernel" else "certificate.npz"
-            more = "; FOLDER.zarr stores tile by tile" if name == "kernel" else ""
+            more = "; FOLDER.zarr, or a URL, stores tile by tile" if name == "kernel" else ""
             one.add_argument("--out", default=file, help=f"file to write (default: {file}){more}")
         if name == "kernel":
             _add_store(one)

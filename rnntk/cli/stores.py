@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from rnntk.datasets import Dataset
 from rnntk.infinite.kernel import infinite_kernel
 from rnntk.network.elman import ElmanRNN
 from rnntk.storage import StoredKernel, open_kernel
+from rnntk.storage.places import place_of
 
 SUFFIX = ".zarr"
 _RECENT = 50  # tiles of which the rate is told
@@ -25,7 +26,7 @@ def is_store(options: Namespace) -> bool:
     Raises:
         ValueError: for options of a store without one.
     """
-    if Path(options.out).suffix == SUFFIX:
+    if PurePath(options.out).suffix == SUFFIX:
         return True
     for name in ("dask", "tile", "resume"):
         if hasattr(options, name):
@@ -39,7 +40,7 @@ def store(options: Namespace, rnn: ElmanRNN, data: Dataset, dtype: str) -> Store
     Raises:
         FileExistsError: if something is there, unless it is to be resumed.
     """
-    out = Path(options.out)
+    out = place_of(options.out, "--out")
     if out.exists() and not hasattr(options, "resume"):
         raise FileExistsError(f"{out} exists: --resume goes on with it, if it is of this kernel.")
     lengths = None if data.lengths is None else jnp.asarray(data.lengths)
@@ -50,14 +51,14 @@ def store(options: Namespace, rnn: ElmanRNN, data: Dataset, dtype: str) -> Store
                 rnn,
                 x,
                 lengths1=lengths,
-                out=out,
+                out=str(out),
                 executor=executor,
                 tile=getattr(options, "tile", None),
             )
     except KeyboardInterrupt:
         if not out.exists():
             raise
-        raise KeyboardInterrupt(f"{_progress(open_kernel(out))}; --resume goes on") from None
+        raise KeyboardInterrupt(f"{_progress(open_kernel(str(out)))}; --resume goes on") from None
 
 
 @contextmanager
@@ -81,11 +82,12 @@ def facts(kernel: StoredKernel) -> dict[str, Any]:
     layout, some = kernel.layout, kernel.matrices[0]
     missing, every = layout.missing(), layout.tiles()
     left = set(missing)
-    times = sorted(
-        layout.chunk(layout.kinds[-1], index).stat().st_mtime
+    known = (
+        layout.place.modified(layout.chunk(layout.kinds[-1], index))
         for index in every
         if index not in left
-    )[-_RECENT:]
+    )
+    times = sorted(seconds for seconds in known if seconds is not None)[-_RECENT:]
     rate = (
         (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0
     )

@@ -72,8 +72,9 @@ def empirical_kernel(
             device. Compiled programs, some tens of MiB, come on top.
         key: draws the states of ``initial_state="independent"``, and may be that of ``rnn.init``;
             those of ``x2`` come from another key, folded from it.
-        out: folder of a Zarr store, into which the kernel goes tile by tile instead of memory, as
-            for :func:`rnntk.infinite_kernel`. Each tile backpropagates its sequences anew.
+        out: folder or URL of a Zarr store, into which the kernel goes tile by tile instead of
+            memory, as for :func:`rnntk.infinite_kernel`. Each tile backpropagates its sequences
+            anew.
         executor: likewise, what computes the tiles.
         tile: likewise, sequences a side of a stored tile.
         kinds: likewise, which kernels are stored.

@@ -70,8 +70,9 @@ def infinite_kernel(
         lengths1: steps of each sequence of ``x1``; the rest is padding, whose values are ignored.
             Sequences of different lengths are compared aligned at their ends ("last").
         lengths2: likewise for ``x2``.
-        out: folder of a Zarr store, into which the kernel goes tile by tile instead of memory. A
-            call that was interrupted goes on where it is repeated. docs/scale.md tells how.
+        out: folder or URL of a Zarr store, into which the kernel goes tile by tile instead of
+            memory. A call that was interrupted goes on where it is repeated. docs/scale.md tells
+            how.
         executor: of ``concurrent.futures``, Dask (``client.get_executor()``) or MPI, which
             computes the tiles; by default all cores or accelerators of this process do.
         tile: sequences a side of a stored tile; by default up to 2,080.

@@ -1,4 +1,4 @@
-"""Cholesky factors of matrices larger than memory: tiles on disk, each written once.
+"""Cholesky factors of matrices larger than memory: tiles kept elsewhere, each written once.
 
 Tile by tile from the left: with all columns before j known,
 
@@ -13,14 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import blas, lapack
-
-from rnntk.files import save_large
 
 Index = tuple[int, int]
 Run = Callable[[Callable[[Index], Any], Iterable[Index]], Iterable[Any]]
@@ -38,21 +35,35 @@ class Source(Protocol):
         """A tile on or below the diagonal, in float64, which the caller may change."""
 
 
+@runtime_checkable
+class Store(Protocol):
+    """Where the tiles of one factor are kept, each as a whole. It pickles, if calls do."""
+
+    def has(self, index: Index) -> bool:
+        """Whether a tile is there."""
+
+    def read(self, index: Index, shape: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
+        """A tile, as it was written."""
+
+    def write(self, index: Index, tile: Float[np.ndarray, "rows columns"]) -> None:
+        """Keep a tile."""
+
+
 class NotPositiveError(ArithmeticError):
     """A pivot is not positive: the factorization does not run to completion."""
 
 
 @dataclass(frozen=True)
 class TiledFactor:
-    """The lower Cholesky factor of a matrix with another diagonal, in files.
+    """The lower Cholesky factor of a matrix with another diagonal.
 
     Attributes:
-        folder: of the files, of this factor alone.
+        store: of its tiles.
         source: the matrix.
         shift: subtracted from its diagonal.
     """
 
-    folder: Path
+    store: Store
     source: Source
     shift: float
 
@@ -78,7 +89,6 @@ class TiledFactor:
         Raises:
             NotPositiveError: if a pivot is not positive, or not finite.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         for j in range(self._count):
             for column in ([(j, j)], [(i, j) for i in range(j + 1, self._count)]):
                 for _ in run(self._write, column):
@@ -86,8 +96,7 @@ class TiledFactor:
 
     def _write(self, index: Index) -> None:
         i, j = index
-        file = self._file(index)
-        if file.exists():
+        if self.store.has(index):
             return
         # BLAS and LAPACK work on columns in place, so on the transpose of a tile
         tile = self.source.lower(index).T
@@ -106,10 +115,7 @@ class TiledFactor:
                 raise NotPositiveError(f"The pivot in tile {j} is not positive.")
         else:
             tile = _divided(self._tile((j, j)), tile)
-        factor = tile if i == j else tile.T
-        save_large(
-            file, tile.nbytes, lambda content: np.copyto(_matrix(content, factor.shape), factor)
-        )
+        self.store.write(index, tile if i == j else tile.T)
 
     def solve(self, right: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
         """The inverse of the factored matrix times columns, reading the factor twice."""
@@ -130,14 +136,7 @@ class TiledFactor:
 
     def _tile(self, index: Index) -> Float[np.ndarray, "rows columns"]:
         shape = tuple(cut.stop - cut.start for cut in (self._cuts[k] for k in index))
-        return _matrix(np.fromfile(self._file(index), np.uint8), shape)
-
-    def _file(self, index: Index) -> Path:
-        return self.folder / f"{index[0]}-{index[1]}"
-
-
-def _matrix(content: np.ndarray, shape: tuple[int, ...]) -> Float[np.ndarray, "rows columns"]:
-    return content.view(np.float64).reshape(shape)
+        return self.store.read(index, (shape[0], shape[1]))
 
 
 def _divided(

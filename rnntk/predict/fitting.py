@@ -18,6 +18,7 @@ from rnntk.predict import iterative
 from rnntk.predict.arguments import check_ridge
 from rnntk.predict.regression import KernelRegression
 from rnntk.predict.sequence_kernel import SequenceKernel
+from rnntk.tiling.memory import free_memory
 
 METHODS = ("auto", "exact", "float32", "matrix-free", "nystrom")
 _EXACT = 5 * 8  # bytes for an entry: two kernels, one in float64, one factored, one to spare
@@ -219,7 +220,7 @@ def _bound(residual: float, labels: np.ndarray, ridge: float) -> float:
 def choose_method(n: int, memory: float | None) -> tuple[str, str]:
     """The method for a number of sequences, and the reason in words."""
     if memory is None:
-        memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+        memory = free_memory() / 2
     if not memory > 0:
         raise ValueError(f"memory must be a positive number of bytes, got {memory}.")
     for method, size in (("exact", _EXACT), ("float32", _SINGLE)):

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ from jaxtyping import Float
 from rnntk.linalg import enclosure, lanczos, matrices
 from rnntk.spectrum import stored
 from rnntk.storage import StoredMatrix
-from rnntk.storage.matrices import free_memory
+from rnntk.storage.places import Place, place_of
+from rnntk.tiling.memory import free_memory
 
 METHODS = ("auto", "dense", "cholesky", "lanczos", "tiles")
 _COPIES = 4  # of a matrix in float64, that all eigenvalues or a factorization take
@@ -225,8 +225,9 @@ def min_eigenvalue(
             eigenvalues, for large n; ``"lanczos"``, Lanczos on the matrix itself, which only
             multiplies by it; ``"tiles"``, for a kernel on disk, two factorizations on disk, tile by
             tile, in the memory of a few; ``"auto"``, the first that fits.
-        scratch: folder for the factors of ``"tiles"``, half of the kernel in float64 each; beside
-            the kernel by default. A call that was stopped goes on with them.
+        scratch: folder or URL for the factors of ``"tiles"``, half of the kernel in float64 each;
+            beside the kernel by default. A call that was stopped leaves them there, and the same
+            call goes on with them.
         executor: of ``concurrent.futures`` or Dask, which computes the tiles of the factors; by
             default one after the other, each on all cores.
 
@@ -252,7 +253,7 @@ def min_eigenvalue(
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
     if isinstance(K, StoredMatrix):
         if method == "tiles" or (method == "auto" and not _fits(K)):
-            return _in_tiles(K, None if scratch is None else Path(scratch), executor)
+            return _in_tiles(K, None if scratch is None else place_of(scratch, "scratch"), executor)
         K = np.asarray(K)
     if method == "tiles":
         raise ValueError(f"method='tiles' is for a kernel on disk, got {type(K).__name__}.")
@@ -284,7 +285,7 @@ def min_eigenvalue(
     )
 
 
-def _in_tiles(K: StoredMatrix, scratch: Path | None, executor: Executor | None) -> MinEigenvalue:
+def _in_tiles(K: StoredMatrix, scratch: Place | None, executor: Executor | None) -> MinEigenvalue:
     interval, found = stored.enclose(K, scratch, executor)
     return MinEigenvalue(
         value=interval.value,

@@ -1,13 +1,13 @@
 """What a stored kernel is the kernel of: the run that may go on with it."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from rnntk.files import fingerprint
+from rnntk.storage.places import Place
 
 _BRIEF = 12  # digits of a checksum that messages show
 
@@ -38,7 +38,7 @@ def identity(
     return {**found, **more, "rnntk": __version__, "jax": jax.__version__}
 
 
-def check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def check_same(place: Place, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Refuse a store of another run, naming every difference.
 
     Raises:
@@ -52,7 +52,7 @@ def check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) ->
             for name in other
         )
         raise ValueError(
-            f"{path} holds another kernel: {told}. Choose another path, or remove the store."
+            f"{place} holds another kernel: {told}. Choose another path, or remove the store."
         )
 
 

@@ -4,8 +4,9 @@ import os
 from typing import Any, cast
 
 from rnntk.kernel import Kernel
-from rnntk.storage.layout import Index, Layout, folder_of, open_layout
+from rnntk.storage.layout import Index, Layout, open_layout
 from rnntk.storage.matrices import StoredMatrix
+from rnntk.storage.places import place_of
 
 
 class StoredKernel(Kernel):
@@ -44,12 +45,12 @@ class StoredKernel(Kernel):
 
     @property
     def path(self) -> str:
-        """Folder of the store.
+        """Folder or URL of the store.
 
         Example:
             >>> rnntk.open_kernel("kernel.zarr").path  # doctest: +SKIP
         """
-        return str(self.layout.path)
+        return str(self.layout.place)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -96,7 +97,7 @@ class StoredKernel(Kernel):
             for index in damaged:
                 for kind in layout.kinds:
                     for image in layout.images(index):
-                        layout.chunk(kind, image).unlink(missing_ok=True)
+                        layout.place.remove(layout.chunk(kind, image))
         return sorted(damaged)
 
 
@@ -110,16 +111,16 @@ def open_kernel(path: str | os.PathLike[str]) -> StoredKernel:
     Nothing but its description is read. Tiles that are still missing raise where they are needed.
 
     Args:
-        path: folder of the store, the ``out`` of the call that made it.
+        path: folder or URL of the store, the ``out`` of the call that made it.
 
     Raises:
         FileNotFoundError: if there is nothing.
         ValueError: if there is something else.
         TypeError: for what is no path.
-        ImportError: if the package zarr is missing.
+        ImportError: if the package zarr is missing, or what reaches the URL.
 
     Example:
         >>> kernel = rnntk.open_kernel("kernel.zarr")  # doctest: +SKIP
         >>> kernel.ntk[:10, :10]  # doctest: +SKIP
     """
-    return StoredKernel.of(open_layout(folder_of(path, "path")))
+    return StoredKernel.of(open_layout(place_of(path, "path")))

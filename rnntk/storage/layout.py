@@ -14,13 +14,9 @@ are not gathered in shards: two processes that write into one shard lose data (z
 """
 
 import math
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property, lru_cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -28,6 +24,7 @@ import numpy as np
 
 from rnntk.storage.chunks import read_chunk, write_chunk
 from rnntk.storage.identity import check_same
+from rnntk.storage.places import Place
 
 FORMAT = 1
 KINDS = ("ntk", "nngp")
@@ -56,12 +53,12 @@ class Layout:
     """A store: its arrays and which tiles it has.
 
     Attributes:
-        path: folder.
+        place: where it lies.
         attributes: ``format``, ``identity``, ``mirror``, ``tile``, ``kinds``, and the names of the
             arrays in each of the ``folders``.
     """
 
-    path: Path
+    place: Place
     attributes: Mapping[str, Any]
 
     @property
@@ -103,7 +100,7 @@ class Layout:
 
     @cached_property
     def _group(self) -> Any:
-        return zarr().open_group(str(self.path), mode="r")
+        return zarr().open_group(self.place.zarr_store(), mode="r")
 
     def array(self, name: str) -> Any:
         """An array of the store, whose description is read once.
@@ -116,7 +113,7 @@ class Layout:
                 self._arrays[name] = self._group[name]
             except (KeyError, ValueError) as error:
                 raise ValueError(
-                    f"{self.path} lacks its array {name}: remove the store."
+                    f"{self.place} lacks its array {name}: remove the store."
                 ) from error
         return self._arrays[name]
 
@@ -128,9 +125,9 @@ class Layout:
         """Arrays of one of the folders ``one``, ``two`` and ``shared``."""
         return tuple(self.attributes["folders"][folder])
 
-    def chunk(self, kind: str, index: Index) -> Path:
-        """The file of a chunk."""
-        return self.path / kind / "c" / str(index[0]) / str(index[1])
+    def chunk(self, kind: str, index: Index) -> str:
+        """The name of a chunk."""
+        return f"{kind}/c/{index[0]}/{index[1]}"
 
     def images(self, index: Index) -> tuple[Index, ...]:
         """The chunks that a tile fills of each kernel; its own is the last."""
@@ -144,22 +141,23 @@ class Layout:
 
     def has(self, index: Index) -> bool:
         """Whether every chunk of a tile is there."""
-        return all(self.chunk(k, at).is_file() for k in self.kinds for at in self.images(index))
+        chunks = (self.chunk(kind, at) for kind in self.kinds for at in self.images(index))
+        return all(map(self.place.has, chunks))
 
     def missing(self) -> list[Index]:
         """The tiles of which a chunk is not there."""
-        there = {kind: self._listed(kind) for kind in self.kinds}
+        there = {kind: self.listed(kind) for kind in self.kinds}
         return [
             index
             for index in self.tiles()
             if not all(at in there[kind] for kind in self.kinds for at in self.images(index))
         ]
 
-    def _listed(self, kind: str) -> set[Index]:
+    def listed(self, kind: str) -> set[Index]:
+        """The chunks that are there."""
         found = set()
         for row in range(self.counts[0]):
-            folder = self.path / kind / "c" / str(row)
-            names = os.listdir(folder) if folder.is_dir() else ()
+            names = self.place.names(f"{kind}/c/{row}")
             # what a killed process left half-written has another ending
             found |= {(row, int(name)) for name in names if name.isdigit()}
         return found
@@ -171,14 +169,15 @@ class Layout:
             ValueError: if it is not there, or damaged.
         """
         try:
-            block = read_chunk(self.chunk(kind, index), self.dtype, self.tile)
+            block = read_chunk(self.place, self.chunk(kind, index), self.dtype, self.tile)
         except FileNotFoundError:
             raise ValueError(
-                f"{self.path} lacks tile {index} of {kind}; the call that began it goes on with it."
+                f"{self.place} lacks tile {index} of {kind}; the call that began it goes on "
+                "with it."
             ) from None
         except (ValueError, OSError) as error:
             raise ValueError(
-                f"{self.path} has a damaged tile {index} of {kind} ({error}): "
+                f"{self.place} has a damaged tile {index} of {kind} ({error}): "
                 "verify(discard=True) drops such tiles, the call that began it computes them anew."
             ) from error
         ends = (n - i * size for n, i, size in zip(self.shape, index, self.tile, strict=True))
@@ -193,64 +192,50 @@ class Layout:
         found = {}
         for name in self.names(folder):
             array = self.array(f"{folder}/{name}")
-            path = self.path.joinpath(folder, name, "c", str(number), *"0" * (array.ndim - 1))
+            file = "/".join((folder, name, "c", str(number), *"0" * (array.ndim - 1)))
             try:
-                chunk = read_chunk(path, np.dtype(array.dtype), array.chunks)
+                chunk = read_chunk(self.place, file, np.dtype(array.dtype), array.chunks)
             except (ValueError, OSError) as error:
                 raise ValueError(
-                    f"{self.path} has damaged sequences, {path} ({error}): remove the store."
+                    f"{self.place} has damaged sequences, {file} ({error}): remove the store."
                 ) from error
             found[name] = chunk[: array.shape[0] - number * len(chunk)]
         return found
 
     def write(self, kind: str, index: Index, block: np.ndarray) -> None:
         """One chunk, which appears as a whole."""
-        write_chunk(self.chunk(kind, index), block, self.tile)
+        write_chunk(self.place, self.chunk(kind, index), block, self.tile)
 
 
-def folder_of(path: str | os.PathLike[str], name: str) -> Path:
-    """The folder that an argument means.
-
-    Raises:
-        TypeError: for what is no path.
-        ValueError: for an address of another kind.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{name} must be a path, got {type(path).__name__}.")
-    if "://" in os.fspath(path):
-        raise ValueError(f"{name} must be a folder that all workers see, got {os.fspath(path)!r}.")
-    return Path(path).expanduser().resolve()
-
-
-def open_layout(path: Path) -> Layout:
+def open_layout(place: Place) -> Layout:
     """A store that is there.
 
     Raises:
         FileNotFoundError: if there is nothing.
         ValueError: if there is something else.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"There is no kernel at {path}.")
+    if not place.exists():
+        raise FileNotFoundError(f"There is no kernel at {place}.")
     try:
-        attributes = dict(zarr().open_group(str(path), mode="r").attrs)[_ATTRIBUTES]
+        attributes = dict(zarr().open_group(place.zarr_store(), mode="r").attrs)[_ATTRIBUTES]
         version, lacking = attributes["format"], _KEYS - attributes.keys()
     # also of a description that is cut short, which is no JSON
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no stored kernel: it lacks rnntk's attributes.") from error
+        raise ValueError(f"{place} is no stored kernel: it lacks rnntk's attributes.") from error
     if version != FORMAT or lacking:
         found = f"{version!r} and {sorted(attributes)}"
-        raise ValueError(f"{path} must have the format {FORMAT} and {sorted(_KEYS)}, got {found}.")
-    return Layout(path, attributes)
+        raise ValueError(f"{place} must have the format {FORMAT} and {sorted(_KEYS)}, got {found}.")
+    return Layout(place, attributes)
 
 
 @lru_cache(maxsize=16)
-def opened(path: Path, mark: str) -> Layout:
-    """A store that many tasks of a process use; ``mark`` tells apart what came to one path."""
-    return open_layout(path)
+def opened(place: Place, mark: str) -> Layout:
+    """A store that many tasks of a process use; ``mark`` tells apart what came to one place."""
+    return open_layout(place)
 
 
 def create(
-    path: Path,
+    place: Place,
     attributes: Mapping[str, Any],
     dtype: np.dtype,
     shape: tuple[int, int],
@@ -258,25 +243,19 @@ def create(
 ) -> Layout:
     """A store without tiles, or the one of the same run that is there.
 
-    It is made beside its place and then renamed: of two processes one makes it, and the other
-    finds it.
-
     Raises:
-        ValueError: if the path holds something else.
+        ValueError: if the place holds something else.
     """
-    if not path.exists():
-        beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-        try:
-            _make(beside, attributes, dtype, shape, folders)
-            os.rename(beside, path)
-        except OSError:
-            if not path.exists():  # else another process was first
-                raise
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    layout = open_layout(path)
-    check_same(path, _flat(layout.attributes), _flat(attributes))
-    return layout
+
+    def check() -> Layout:
+        layout = open_layout(place)
+        check_same(place, _flat(layout.attributes), _flat(attributes))
+        return layout
+
+    place.begin(
+        partial(_make, attributes=attributes, dtype=dtype, shape=shape, folders=folders), check
+    )
+    return check()
 
 
 def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,18 +263,17 @@ def _flat(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _make(
-    path: Path,
+    store: Any,
     attributes: Mapping[str, Any],
     dtype: np.dtype,
     shape: tuple[int, int],
     folders: Mapping[str, Mapping[str, np.ndarray]],
 ) -> None:
     package, tile = zarr(), attributes["tile"]
-    path.parent.mkdir(parents=True, exist_ok=True)
     checksum = package.codecs.Crc32cCodec()
     names = {folder: sorted(arrays) for folder, arrays in folders.items()}
     told = {"format": FORMAT, **attributes, "folders": names}
-    group = package.create_group(str(path), attributes={_ATTRIBUTES: told})
+    group = package.create_group(store, attributes={_ATTRIBUTES: told})
     for kind in attributes["kinds"]:
         group.create_array(
             kind,

@@ -1,6 +1,5 @@
 """A kernel matrix on disk that reads like an array, a few tiles at a time."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,30 +11,21 @@ from jaxtyping import Float, Int
 from rnntk.linalg import tiles as tiled
 from rnntk.linalg.tiles import MatrixTile
 from rnntk.storage.layout import Index, Layout
+from rnntk.tiling.memory import free_memory
 from rnntk.tiling.threads import in_threads
 
 Axis = slice | Int[np.ndarray, " _"]
-
-
-def free_memory() -> int:
-    """Bytes of memory that nothing uses.
-
-    Example:
-        >>> free_memory() > 0
-        True
-    """
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, eq=False)
 class StoredMatrix:
     """One of the kernels of a store, from :func:`rnntk.open_kernel`.
 
-    ``K[i, j]`` takes whole numbers, slices, and for one axis an array of indices, and gives NumPy
-    arrays. ``K @ v`` reads every tile once, whatever the number of columns, and gives float64:
-    products within a tile are in the kernel's dtype, sums over tiles in float64. ``np.asarray(K)``
-    gives all of it, where half of the free memory holds that. Other readers of Zarr read it as
-    well: ``dask.array.from_zarr(K.path, component=K.kind)``.
+    ``K[i, j]`` takes whole numbers, slices, and for one axis an array of indices or a mask, and
+    gives NumPy arrays. ``K @ v`` reads every tile once, whatever the number of columns, and gives
+    float64: products within a tile are in the kernel's dtype, sums over tiles in float64.
+    ``np.asarray(K)`` gives all of it, where half of the free memory holds that. Other readers of
+    Zarr read it as well: ``dask.array.from_zarr(K.path, component=K.kind)``.
 
     Every tile has a checksum, verified whenever it is read.
 
@@ -60,8 +50,8 @@ class StoredMatrix:
 
     @property
     def path(self) -> str:
-        """Folder of the store."""
-        return str(self.layout.path)
+        """Folder or URL of the store."""
+        return str(self.layout.place)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -115,11 +105,14 @@ class StoredMatrix:
 
     def __getitem__(self, index: Any) -> Any:
         given = index if isinstance(index, tuple) else (index,)
-        if len(given) > 2 or any(part is None or part is Ellipsis for part in given):
+        dots = [at for at, part in enumerate(given) if part is Ellipsis]
+        if len(dots) == 1:
+            left = slice(None), slice(None)
+            given = (*given[: dots[0]], *left[: 3 - len(given)], *given[dots[0] + 1 :])
+        if len(given) > 2 or len(dots) > 1 or any(part is None for part in given):
             raise IndexError(f"{self!r} takes one or two indices, got {index!r}.")
-        axes = [
-            _axis(part, n) for part, n in zip((*given, slice(None))[:2], self.shape, strict=True)
-        ]
+        parts = (*given, slice(None), slice(None))[:2]
+        axes = [_axis(part, n) for part, n in zip(parts, self.shape, strict=True)]
         if len(given) == 2 and all(np.ndim(part) for part in given):
             raise IndexError(f"{self!r} takes an array of indices for one axis only, got two.")
         block = self._gathered(axes[0], axes[1])
@@ -155,8 +148,10 @@ class StoredMatrix:
             product = tiled.multiply(self.tiles(), wide)
         else:
             product = np.zeros((self.shape[0], wide.shape[1]))
+            wide, exponents = tiled.scaled(wide)
             for rows, columns, block in self.tiles():
                 product[rows] += block @ wide[columns].astype(block.dtype)
+            product = np.ldexp(product, exponents)
         return product.reshape(self.shape[0], *values.shape[1:])
 
     def tiles(self) -> Iterator[MatrixTile]:
@@ -205,9 +200,7 @@ class StoredMatrix:
         Example:
             >>> kernel.ntk.verify()  # doctest: +SKIP
         """
-        rows, columns = self.layout.counts
-        every = [(i, j) for i in range(rows) for j in range(columns)]
-        there = [index for index in every if self.layout.chunk(self.kind, index).is_file()]
+        there = sorted(self.layout.listed(self.kind))
         sound = in_threads(self._sound, there, jax.devices()[0])
         return [index for index, good in zip(there, sound, strict=True) if not good]
 
@@ -234,11 +227,15 @@ def _axis(part: Any, n: int) -> Axis:
     if isinstance(part, slice):
         return part
     found = np.asarray(part)
-    if found.size == 0:
+    if found.dtype == bool and found.shape == (n,):
+        return np.flatnonzero(found)
+    if found.size == 0 and found.dtype != bool:
         found = found.astype(int)
     if found.ndim > 1 or not np.issubdtype(found.dtype, np.integer):
         given = f"{found.dtype} of shape {found.shape}"
-        raise IndexError(f"indices must be whole numbers, slices or vectors of them, got {given}.")
+        raise IndexError(
+            f"indices must be whole numbers, slices, vectors of them or masks of {n}, got {given}."
+        )
     found = np.atleast_1d(found)
     if ((found < -n) | (found >= n)).any():
         raise IndexError(f"indices must lie in -{n}..{n - 1}, got {part!r}.")

@@ -1,11 +1,10 @@
 """Kernels tile by tile onto disk: tasks that any process may run, any number of times."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +15,8 @@ from rnntk import checks
 from rnntk.files import fingerprint
 from rnntk.kernel import Kernel
 from rnntk.storage.kernels import StoredKernel
-from rnntk.storage.layout import KINDS, Index, create, folder_of, opened
+from rnntk.storage.layout import KINDS, Index, create, opened
+from rnntk.storage.places import Place, place_of
 from rnntk.tiling import tuning
 from rnntk.tiling.executors import Run, on_executor
 from rnntk.tiling.threads import one_core
@@ -29,13 +29,13 @@ class Destination:
     """Where a kernel goes, and who computes it.
 
     Attributes:
-        path: folder of the store.
+        place: where the store is.
         executor: any of ``concurrent.futures``; None runs the tasks in this process.
         tile: sequences a side of a tile; None chooses.
         kinds: which kernels are stored.
     """
 
-    path: Path
+    place: Place
     executor: Executor | None
     tile: int | None
     kinds: tuple[str, ...]
@@ -54,22 +54,24 @@ class Destination:
             TypeError: for what is no path, or no executor.
             ValueError: for the others without ``out``, or wrong ones.
         """
+        if isinstance(kinds, str) or not isinstance(kinds, Collection):
+            raise ValueError(f"kinds must be a selection of {KINDS}, got {kinds!r}.")
         if out is None:
             if executor is not None or tile is not None or tuple(kinds) != KINDS:
                 raise ValueError("executor, tile and kinds must come with out, got them alone.")
             return None
-        path = folder_of(out, "out")
+        place = place_of(out, "out")
         if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
             raise TypeError(
                 "executor must be one of concurrent.futures, or have its submit (of a Dask client: "
                 f"client.get_executor()), got {executor!r}."
             )
-        if isinstance(kinds, str) or not kinds or not set(kinds) <= set(KINDS):
+        if not kinds or not set(kinds) <= set(KINDS):
             raise ValueError(f"kinds must be a selection of {KINDS}, got {kinds!r}.")
         size = None if tile is None else checks.check_size("tile", tile)
         # the tangent kernel comes last: what completes a tile
         chosen = tuple(kind for kind in reversed(KINDS) if kind in kinds)
-        return cls(path, executor, size, chosen)
+        return cls(place, executor, size, chosen)
 
     def tiles(self, sequences: tuple[int, int], part: Callable[[int], int]) -> tuple[int, int]:
         """Sequences a side of a stored tile, for both batches.
@@ -136,27 +138,27 @@ class Task:
     """Computes a tile from what the store holds, and writes it there, unless it is there.
 
     Attributes:
-        path: the store.
-        mark: tells what the path held when the tasks were made.
+        place: of the store.
+        mark: tells what it held when the tasks were made.
         compute: of the problem.
         x64: whether the caller's JAX has float64.
     """
 
-    path: Path
+    place: Place
     mark: str
     compute: Callable[[Arrays, Arrays | None, Arrays], Kernel]
     x64: bool
 
     def __call__(self, index: Index) -> None:
         """Compute and write one tile."""
-        layout = opened(self.path, self.mark)
+        layout = opened(self.place, self.mark)
         if layout.has(index):  # by another process
             return
         diagonal = layout.mirror and index[0] == index[1]
         with jax.enable_x64(self.x64), one_core():
             one = layout.part("one", index[0])
             two = None if diagonal else layout.part("one" if layout.mirror else "two", index[1])
-            kernel = self.compute(one, two, _whole(self.path, self.mark))
+            kernel = self.compute(one, two, _whole(self.place, self.mark))
             for kind in layout.kinds:
                 block = np.asarray(getattr(kernel, kind))
                 for image in layout.images(index):
@@ -172,7 +174,7 @@ def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKer
         run: how this process runs tasks, where no executor does.
 
     Raises:
-        ValueError: if the path holds another kernel.
+        ValueError: if the place holds another kernel.
         OSError: where the disk is full, say; what is there stays, and the call can be repeated.
     """
     attributes = {
@@ -182,10 +184,14 @@ def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKer
         "kinds": list(to.kinds),
     }
     folders = {"one": problem.one, "two": problem.two or {}, "shared": problem.shared}
-    layout = create(to.path, attributes, problem.dtype, problem.shape, folders)
+    try:
+        to.place.sweep()
+        layout = create(to.place, attributes, problem.dtype, problem.shape, folders)
+    except OSError as error:
+        raise _told(error, f"the kernel {to.place} cannot be begun") from error
     mark = fingerprint(attributes)
     x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
-    task = Task(to.path, mark, problem.compute, x64)
+    task = Task(to.place, mark, problem.compute, x64)
     wanted = layout.missing()
     every = len(layout.tiles())
     done = every - len(wanted)
@@ -197,20 +203,22 @@ def write(problem: Problem, to: Destination, run: Run[Index, None]) -> StoredKer
                 done += 1
                 bar.update()
     except OSError as error:
-        told = (
-            f"{error.strerror or error}: the kernel {to.path} has {done} of {every} tiles; once "
-            "that is mended, the same call goes on with the others"
-        )
-        raise (OSError(told) if error.errno is None else OSError(error.errno, told)) from error
+        told = f"the kernel {to.place} has {done} of {every} tiles; once that is mended, the same "
+        raise _told(error, f"{told}call goes on with the others") from error
     if left := layout.missing():
         raise OSError(
-            f"{len(left)} of {every} tiles that were computed are not in {to.path}: every worker "
+            f"{len(left)} of {every} tiles that were computed are not in {to.place}: every worker "
             "must see this folder."
         )
     return StoredKernel.of(layout)
 
 
+def _told(error: OSError, text: str) -> OSError:
+    told = f"{str(error.strerror or error).rstrip('.')}: {text}"
+    return OSError(told) if error.errno is None else OSError(error.errno, told)
+
+
 @lru_cache(maxsize=2)
-def _whole(path: Path, mark: str) -> Arrays:
-    layout = opened(path, mark)
+def _whole(place: Place, mark: str) -> Arrays:
+    layout = opened(place, mark)
     return {name: layout.array(f"shared/{name}")[...] for name in layout.names("shared")}

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import mpmath
@@ -10,9 +11,10 @@ import pytest
 
 import rnntk
 from rnntk import ElmanRNN
-from rnntk.linalg import tiled_cholesky
 from rnntk.spectrum import intervals
+from rnntk.spectrum import stored as stored_spectra
 from rnntk.storage import StoredMatrix
+from rnntk.storage.places import Folder
 
 
 def stored(folder, A, tile):
@@ -69,7 +71,7 @@ def test_interval_contains_the_exact_eigenvalue(tmp_path, kind, tile):
     # theorem 1's loss is (n + 1) u trace, the gap of the shift n u norm; the same above
     assert found.upper - found.lower <= 60 * len(A) * 2.0**-53 * np.trace(np.abs(A))
     assert found.resolved == (kind != "singular")
-    assert not list(tmp_path.glob("*.factors/*"))
+    assert os.listdir(tmp_path) == ["k.zarr"]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -108,7 +110,7 @@ def test_a_stopped_factorization_goes_on(tmp_path, x64, monkeypatch):
     x = np.random.default_rng(0).standard_normal((60, 4, 3))
     K = rnntk.infinite_kernel(ElmanRNN(), x, out=tmp_path / "k.zarr", tile=16).ntk
     whole = rnntk.spectrum.min_eigenvalue(K, "tiles")
-    save, left = tiled_cholesky.save_large, 13  # of 20 tiles of two factors
+    save, left = stored_spectra.write_chunk, 13  # of 20 tiles of two factors
 
     def stop(*arguments):
         nonlocal left
@@ -118,9 +120,10 @@ def test_a_stopped_factorization_goes_on(tmp_path, x64, monkeypatch):
         save(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiled_cholesky, "save_large", stop)
-        with pytest.raises(KeyboardInterrupt, match="stop"):
+        patch.setattr(stored_spectra, "write_chunk", stop)
+        with pytest.raises(KeyboardInterrupt, match="stop") as caught:
             rnntk.spectrum.min_eigenvalue(K, "tiles", scratch=tmp_path / "f")
+    assert f"The factors in {tmp_path / 'f'}/" in caught.value.__notes__[0]
     assert len(list(tmp_path.glob("f/*/*/*"))) == 13
     count = 0
 
@@ -129,10 +132,69 @@ def test_a_stopped_factorization_goes_on(tmp_path, x64, monkeypatch):
         count += 1
         save(*arguments)
 
-    monkeypatch.setattr(tiled_cholesky, "save_large", counted)
+    monkeypatch.setattr(stored_spectra, "write_chunk", counted)
     assert rnntk.spectrum.min_eigenvalue(K, "tiles", scratch=tmp_path / "f") == whole
     assert count == 7
     assert os.listdir(tmp_path / "f") == []
+
+
+@pytest.fixture
+def begun(tmp_path, x64, monkeypatch):
+    """A kernel, and the folder of its factors, of which the first is whole."""
+    x = np.random.default_rng(0).standard_normal((60, 4, 3))
+    K = rnntk.infinite_kernel(ElmanRNN(), x, out=tmp_path / "k.zarr", tile=16).ntk
+    with monkeypatch.context() as patch:
+        patch.setattr(stored_spectra.block_lanczos, "largest", None)
+        with pytest.raises(TypeError, match="not callable"):
+            rnntk.spectrum.min_eigenvalue(K, "tiles")
+    (folder,) = tmp_path.glob("k.zarr.factors.*")
+    assert len(list(folder.glob("estimate*/*"))) == 10
+    return K, folder
+
+
+def test_damaged_factors_prove_nothing(begun):
+    K, folder = begun
+    (file,) = folder.glob("estimate*/2-1")
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match=r"damaged tile \(2, 1\) of a factor .* remove it"):
+        rnntk.spectrum.min_eigenvalue(K, "tiles")
+
+
+def test_another_process_removes_the_factors(begun, monkeypatch):
+    K, folder = begun
+    remove = shutil.rmtree
+
+    def also(path):  # as it begins to remove them, another does
+        monkeypatch.setattr(shutil, "rmtree", remove)
+        Folder(folder).clear()
+        remove(path)
+
+    monkeypatch.setattr(shutil, "rmtree", also)
+    found = rnntk.spectrum.min_eigenvalue(K, "tiles")
+    assert not folder.exists()
+    original = stored_spectra.block_lanczos.largest
+
+    def cleared(*arguments):
+        Folder(folder).clear()
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stored_spectra.block_lanczos, "largest", cleared)
+        with pytest.raises(FileNotFoundError, match=r"another process was at the same .* Repeat"):
+            rnntk.spectrum.min_eigenvalue(K, "tiles")
+    assert rnntk.spectrum.min_eigenvalue(K, "tiles") == found
+
+
+def test_factors_of_other_tiles_prove_nothing(begun, tmp_path):
+    K, _ = begun
+    block = K.layout.read("ntk", (1, 1)).copy()
+    block[0, 0] += 1
+    K.layout.write("ntk", (1, 1), block)
+    found = rnntk.spectrum.min_eigenvalue(K, "tiles")
+    expected = rnntk.spectrum.min_eigenvalue(K, "tiles", scratch=tmp_path / "new")
+    assert found == expected
 
 
 def test_refusals(tmp_path):

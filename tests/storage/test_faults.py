@@ -149,6 +149,27 @@ def test_disk_full(tmp_path, expected):
     assert_equal(out, expected)
 
 
+def test_what_killed_processes_left_half_written_goes_after_an_hour(tmp_path):
+    out, x = tmp_path / "k[1].zarr", np.ones((20, 3, 2), np.float32)
+    mark = 32 * "0"
+    rnntk.infinite_kernel(rnntk.ElmanRNN(), x, out=out, tile=8)
+    old = [out / f"ntk/c/0/1.{mark}.part", tmp_path / f"k[1].zarr.{mark}.part"]
+    young = [out / f"nngp/c/1/2.{mark}.part", tmp_path / f"k[1].zarr.{32 * 'a'}.part"]
+    other = [tmp_path / f"k1.zarr.{mark}.part", tmp_path / "k[1].zarr.my.part"]
+    for file in (*old, *young, *other):
+        file.write_bytes(b"half")
+    for file in (*old, *other):
+        os.utime(file, (time.time() - 3700,) * 2)
+    old[1].unlink()
+    old[1].mkdir()  # a store that was being made
+    (old[1] / "zarr.json").write_bytes(b"")
+    os.utime(old[1], (time.time() - 3700,) * 2)
+    kernel = rnntk.infinite_kernel(rnntk.ElmanRNN(), x, out=out, tile=8)
+    assert not any(file.exists() for file in old)
+    assert all(file.exists() for file in (*young, *other))
+    assert kernel.missing() == kernel.verify() == []
+
+
 def test_processes(tmp_path, expected):
     out = tmp_path / "k.zarr"
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
