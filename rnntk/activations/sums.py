@@ -140,9 +140,7 @@ class Sums:
 
         return jax.lax.complex(change(jnp.real), change(jnp.imag))
 
-    def _choose(
-        self, one: Marginal, two: Marginal, e: Array, elsewhere: bool
-    ) -> Int[Array, ""]:
+    def _choose(self, one: Marginal, two: Marginal, e: Array, elsewhere: bool) -> Int[Array, ""]:
         """The shortest way: where 1 - |rho| is not tiny, high powers of rho are 0."""
         one, two, e = jax.lax.stop_gradient((one, two, e))
         double, rule = e.dtype == jnp.float64, orders.rule(e.dtype)
@@ -214,9 +212,7 @@ class Sums:
         rows1, rows2 = jax.lax.cond(self._is_beyond(one, two), make, fill, one, two)
         return self._by_lacks(one._replace(rows=rows1), two._replace(rows=rows2), e)
 
-    def _by_lacks(
-        self, one: Marginal, two: Marginal, e: Array, backward: bool = False
-    ) -> Array:
+    def _by_lacks(self, one: Marginal, two: Marginal, e: Array, backward: bool = False) -> Array:
         """By sums of squares and of products with 1 - |rho|^x, octave by octave.
 
         A loop that ends early is faster than one that goes idle, but has no ``backward`` mode.
