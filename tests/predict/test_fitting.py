@@ -29,16 +29,16 @@ def small_tiles(monkeypatch):
 
 
 RNNS = {
-    "erf": rnntk.ElmanRNN("erf", b_std=0.3),
+    "sin": rnntk.ElmanRNN("sin", b_std=0.3),
     "independent states": rnntk.ElmanRNN(
-        "erf", initial_state="independent", initial_state_std=0.7, readout="mean"
+        "sin", initial_state="independent", initial_state_std=0.7, readout="mean"
     ),
 }
 
 
 # 96 are three whole tiles; of 90, the last is smaller.
 @pytest.mark.parametrize(
-    ("name", "kind", "n"), [("erf", "ntk", 90), ("independent states", "nngp", 96)]
+    ("name", "kind", "n"), [("sin", "ntk", 90), ("independent states", "nngp", 96)]
 )
 def test_tiles_columns_and_diagonal_are_the_matrix(x64, small_tiles, name, kind, n):
     x, y = data(n)
@@ -61,7 +61,7 @@ def test_tiles_columns_and_diagonal_are_the_matrix(x64, small_tiles, name, kind,
 def test_every_method_is_the_direct_solve(x64, small_tiles, method):
     x, y = data()
     new, _ = data(32, seed=3)
-    rnn, ridge = RNNS["erf"], 0.05
+    rnn, ridge = RNNS["sin"], 0.05
     kernel, cross = (np.asarray(rnntk.infinite_kernel(rnn, *pair).ntk) for pair in ((x,), (new, x)))
     expected = cross @ np.linalg.solve(kernel + ridge * np.eye(len(x)), y)
     rank = {"nystrom": 96}.get(method, 20)
@@ -87,7 +87,7 @@ def test_every_method_is_the_direct_solve(x64, small_tiles, method):
 
 def test_one_output_and_the_bound_on_predictions(x64):
     x, y = data(64)
-    rnn = RNNS["erf"]
+    rnn = RNNS["sin"]
     model = fit(rnn, x, y[:, 0], 0.1, method="matrix-free", tolerance=1e-2, rank=2)
     exact = fit(rnn, x, y[:, 0], 0.1)
     new, _ = data(64, seed=5)
@@ -101,7 +101,7 @@ def test_one_output_and_the_bound_on_predictions(x64):
 
 def test_nystrom_comes_nearer_with_its_rank(x64):
     x, y = data(96, d=1)
-    rnn = RNNS["erf"]
+    rnn = RNNS["sin"]
     exact = fit(rnn, x, y, 0.1).predict(x)
     errors, remainders = [], []
     for rank in (6, 60):
@@ -123,7 +123,7 @@ def test_auto_takes_what_fits_and_says_so():
     x, y = data(40)
     x = x.astype(np.float32)
     found = {
-        memory: fit(RNNS["erf"], x, y, 1.0, memory=memory, tolerance=1e-5)
+        memory: fit(RNNS["sin"], x, y, 1.0, memory=memory, tolerance=1e-5)
         for memory in (1e6, 40e3, 1e3)
     }
     assert [m.method for m in found.values()] == ["exact", "float32", "matrix-free"]
@@ -137,7 +137,7 @@ def test_single_precision_that_does_not_suffice_says_so(x64):
     x, y = data(60)
     x[30:] = x[:30] + 1e-5  # condition 1e9 and more: float32 sees duplicates
     with pytest.raises(FloatingPointError, match=r"too ill-conditioned|not converged|definite"):
-        fit(RNNS["erf"], x, y, 0.0, method="float32", rank=10)
+        fit(RNNS["sin"], x, y, 0.0, method="float32", rank=10)
 
 
 def test_steps_that_rounding_stops_say_so(x64):
@@ -148,7 +148,7 @@ def test_steps_that_rounding_stops_say_so(x64):
 
 def test_zero_labels_and_zero_kernels(x64):
     x, y = data(8)
-    found = fit(RNNS["erf"], x, 0 * y, 1.0, method="float32")
+    found = fit(RNNS["sin"], x, 0 * y, 1.0, method="float32")
     assert not found.coefficients.any()
     with pytest.raises(ValueError, match="x must not be zero throughout"):
         fit(rnntk.ElmanRNN(), 0 * x, y, 1.0, method="nystrom")
@@ -158,7 +158,7 @@ def test_steps_go_on_from_a_checkpoint_to_the_same_numbers(x64, small_tiles, tmp
     x, y = data()
     for method in ("matrix-free", "float32"):
         options = {"method": method, "rank": 10, "tolerance": 1e-11}
-        whole = fit(RNNS["erf"], x, y, 0.01, **options)
+        whole = fit(RNNS["sin"], x, y, 0.01, **options)
         path = tmp_path / f"{method}.npz"
         calls = 0
         original = tiles.multiply
@@ -173,14 +173,14 @@ def test_steps_go_on_from_a_checkpoint_to_the_same_numbers(x64, small_tiles, tmp
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("rnntk.predict.iterative.multiply", interrupted)
             with pytest.raises(KeyboardInterrupt, match="stop"):
-                fit(RNNS["erf"], x, y, 0.01, checkpoint=path, **options)
-        resumed = fit(RNNS["erf"], x, y, 0.01, checkpoint=path, **options)
+                fit(RNNS["sin"], x, y, 0.01, checkpoint=path, **options)
+        resumed = fit(RNNS["sin"], x, y, 0.01, checkpoint=path, **options)
         np.testing.assert_array_equal(resumed.coefficients, whole.coefficients)
         assert resumed.passes < whole.passes or method == "float32"
         with pytest.raises(ValueError, match=r"is of other work: ridge was 0\.01, and is 0\.02"):
-            fit(RNNS["erf"], x, y, 0.02, checkpoint=path, **options)
+            fit(RNNS["sin"], x, y, 0.02, checkpoint=path, **options)
         with pytest.raises(ValueError, match=r"is of other work: b_std was 0\.3, and is 0\.4"):
-            fit(rnntk.ElmanRNN("erf", b_std=0.4), x, y, 0.01, checkpoint=path, **options)
+            fit(rnntk.ElmanRNN("sin", b_std=0.4), x, y, 0.01, checkpoint=path, **options)
 
 
 SCRIPT = """
@@ -199,7 +199,7 @@ def multiply(tiles, v):
 iterative.multiply = multiply
 rng = np.random.default_rng(0)
 x = rng.standard_normal((90, 4, 2))
-model = fit(rnntk.ElmanRNN("erf", b_std=0.3), x, x[:, -1, 0], 0.01, method="matrix-free", rank=5,
+model = fit(rnntk.ElmanRNN("sin", b_std=0.3), x, x[:, -1, 0], 0.01, method="matrix-free", rank=5,
             tolerance=1e-10, checkpoint=sys.argv[1] or None)
 np.save(sys.argv[3], model.coefficients)
 """
@@ -234,8 +234,8 @@ def test_a_killed_solve_resumes_to_the_same_numbers(tmp_path):
 
 def test_a_chosen_ridge_is_that_of_the_matrix(x64):
     x, y = data(40)
-    model = fit(RNNS["erf"], x, y, "leave_one_out")
-    kernel = rnntk.infinite_kernel(RNNS["erf"], x).ntk
+    model = fit(RNNS["sin"], x, y, "leave_one_out")
+    kernel = rnntk.infinite_kernel(RNNS["sin"], x).ntk
     assert model.ridge == KernelRegression(kernel, y, "leave_one_out").ridge
 
 

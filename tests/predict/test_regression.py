@@ -210,7 +210,7 @@ def longdouble_cholesky_solve(A, b):
 
 def test_predictions_and_residual_in_extended_precision(x64):
     x = np.random.default_rng(0).standard_normal((24, 6, 3))
-    kernel = rnntk.infinite_kernel(rnntk.ElmanRNN("erf", b_std=0.2), x).ntk
+    kernel = rnntk.infinite_kernel(rnntk.ElmanRNN("sin", b_std=0.2), x).ntk
     K, cross = np.asarray(kernel)[:18, :18], np.asarray(kernel)[18:, :18]
     y = np.random.default_rng(1).standard_normal((18, 2))
     model = KernelRegression(K, y, 0.05)

@@ -7,7 +7,7 @@ import rnntk
 from rnntk import ElmanRNN
 from rnntk.predict import KernelRegression, solve
 
-RNN = ElmanRNN("erf", b_std=0.3)
+RNN = ElmanRNN("sin", b_std=0.3)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import rnntk
 
 TILE, N = 16, 304
-RNN = rnntk.ElmanRNN("erf", b_std=0.3)
+RNN = rnntk.ElmanRNN("sin", b_std=0.3)
 
 
 def tokens():

@@ -57,7 +57,7 @@ def test_the_numbers_of_a_folder(tmp_path, url, case):
 
 
 def test_empirical_kernels_with_their_parameters(tmp_path, url):
-    rnn, x = ElmanRNN("erf"), draw(30)
+    rnn, x = ElmanRNN("sin"), draw(30)
     params = rnn.init(jax.random.key(0), input_dim=3, width=8)
     folder = empirical_kernel(rnn, params, x, out=tmp_path / "k.zarr", tile=16)
     assert_same(empirical_kernel(rnn, params, x, out=url, tile=16), folder)

@@ -20,8 +20,8 @@ from rnntk.tiling import tuning
 
 NETWORKS = {
     "last": ElmanRNN(),
-    "mean": ElmanRNN("erf", readout="mean", b_std=0.2),
-    "deep": ElmanRNN("tanh", depth=2, bidirectional=True, w_std=1.0, u_std=1.0),
+    "mean": ElmanRNN("sin", readout="mean", b_std=0.2),
+    "deep": ElmanRNN("sin", depth=2, bidirectional=True, w_std=1.0, u_std=1.0),
     "states": ElmanRNN(initial_state="independent", initial_state_std=0.4),
 }
 
