@@ -103,32 +103,43 @@ class Sums:
         """Directional derivative, by those of the pair in two standard deviations and e.
 
         A marginal is a function of one number: in reverse mode that saves sums over the pairs for
-        each of its orders. One pass of many octaves stands for all, to be compiled sooner.
+        each of its orders. One pass of many octaves stands for all, to be compiled sooner; only
+        near-duplicates need the rows of all octaves.
         """
-        one, two, e = primals
-        octaves, ones = orders.rule(e.dtype).octaves, jnp.ones_like
+        *marginals, e = primals
+        ones = jnp.ones_like(e)
 
-        def make(std: Array) -> Marginal:
-            return self.marginal(std, octaves)
+        def moving(side: Marginal) -> tuple[Marginal, Marginal]:
+            make = partial(self.marginal, octaves=NEAR)
+            return jax.jvp(make, (side.std,), (jnp.ones_like(side.std),))
 
-        (one, one_change), (two, two_change) = (
-            jax.jvp(make, (side.std,), (ones(side.std),)) for side in (one, two)
-        )
+        def widened(side: Marginal, change: Marginal) -> tuple[Marginal, Marginal]:
+            make = partial(self.rows, octaves=orders.rule(e.dtype).octaves)
+            rows, rows_change = jax.jvp(
+                make, (side.std, side.slope), (jnp.ones_like(side.std), change.slope)
+            )
+            return side._replace(rows=rows), change._replace(rows=rows_change)
 
-        def slopes(way: Way) -> tuple[Array, ...]:
+        def slopes(way: Way, *sides: tuple[Marginal, Marginal]) -> tuple[Array, ...]:
+            (one, one_change), (two, two_change) = sides
             return (
                 jax.jvp(lambda one: way(one, two, e), (one,), (one_change,))[1],
                 jax.jvp(lambda two: way(one, two, e), (two,), (two_change,))[1],
-                jax.jvp(lambda e: way(one, two, e), (e,), (ones(e),))[1],
+                jax.jvp(lambda e: way(one, two, e), (e,), (ones,))[1],
             )
 
-        ways: list[Way] = [partial(self._apart, NEAR), partial(self._by_lacks, backward=True)]
+        def close(*sides: tuple[Marginal, Marginal]) -> tuple[Array, ...]:
+            way = partial(self._by_lacks, backward=True)
+            return slopes(way, *(widened(*side) for side in sides))
+
+        one, two = marginals
+        ways = [partial(slopes, partial(self._apart, NEAR)), close]
         if elsewhere is not None:
-            ways.append(elsewhere)
+            ways.append(partial(slopes, elsewhere))
         chosen = self._choose(one, two, e, elsewhere is not None)
         number = jnp.maximum(chosen - (len(PASSES) - 1), 0)
         changes = (tangents[0].std, tangents[1].std, tangents[2])
-        found = jax.lax.switch(number, [partial(slopes, way) for way in ways])
+        found = jax.lax.switch(number, ways, *map(moving, marginals))
 
         # an angle of 0 is the smallest in both standard deviations
         same = _same(one, two, e)

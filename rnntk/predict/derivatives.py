@@ -46,8 +46,10 @@ def kernel_with_derivatives(
     tangents_of = _compiled(device.platform)
 
     def compute(pair: tuple[slice, slice]) -> Array:
-        one, two = part(pair[0]), None if pair[0] == pair[1] else part(pair[1])
-        return tangents_of(rnn, stds, one, two, kind)
+        rows, columns = pair
+        # tiles on the diagonal share the program of the others, wherever that is possible
+        own = rows == columns and rnn.initial_state == "independent"
+        return tangents_of(rnn, stds, part(rows), None if own else part(columns), kind)
 
     for (a, b), tangents in zip(pairs, in_threads(compute, pairs, device), strict=True):
         tile = np.asarray(tangents, np.float64)
