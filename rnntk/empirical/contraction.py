@@ -37,7 +37,7 @@ def contract_gram(
     """The sum over layers, ``tile`` sequences a side at a time, of batches in parts."""
     one, two = join(parts1), join(parts2)  # XLA cuts the tiles from the parts themselves
     n1, n2 = (len(layers[0].signals) for layers in (one, two))
-    rows, columns = (even_cuts(n, tile, tuning.LANES) for n in (n1, n2))
+    rows, columns = (even_cuts(n, tile, tuning.ALIGNED) for n in (n1, n2))
     if len(rows) * len(columns) <= tuning.UNROLLED:
         kernel = _unrolled(one, two, Grid(rows, columns, mirror))
     else:
