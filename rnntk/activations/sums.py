@@ -110,14 +110,17 @@ class Sums:
         ones = jnp.ones_like(e)
 
         def moving(side: Marginal) -> tuple[Marginal, Marginal]:
-            make = partial(self.marginal, octaves=NEAR)
+            def make(std: Array) -> Marginal:
+                return self.marginal(std, NEAR)
+
             return jax.jvp(make, (side.std,), (jnp.ones_like(side.std),))
 
         def widened(side: Marginal, change: Marginal) -> tuple[Marginal, Marginal]:
-            make = partial(self.rows, octaves=orders.rule(e.dtype).octaves)
-            rows, rows_change = jax.jvp(
-                make, (side.std, side.slope), (jnp.ones_like(side.std), change.slope)
-            )
+            def make(std: Array, slope: Array) -> Array:
+                return self.rows(std, slope, orders.rule(e.dtype).octaves)
+
+            moved = jnp.ones_like(side.std), change.slope
+            rows, rows_change = jax.jvp(make, (side.std, side.slope), moved)
             return side._replace(rows=rows), change._replace(rows=rows_change)
 
         def slopes(way: Way, *sides: tuple[Marginal, Marginal]) -> tuple[Array, ...]:
@@ -133,7 +136,7 @@ class Sums:
             return slopes(way, *(widened(*side) for side in sides))
 
         one, two = marginals
-        ways = [partial(slopes, partial(self._apart, NEAR)), close]
+        ways: list[Any] = [partial(slopes, partial(self._apart, NEAR)), close]
         if elsewhere is not None:
             ways.append(partial(slopes, elsewhere))
         chosen = self._choose(one, two, e, elsewhere is not None)

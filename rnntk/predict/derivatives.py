@@ -18,7 +18,8 @@ from rnntk.tiling.tiles import equal_cuts, even_size
 
 STDS = ("w_std", "u_std", "b_std")
 """Those whose derivatives are computed; both kernels are proportional to the square of v_std."""
-_TILE = 168  # sequences on a side; at 128, whose rows are a power of two of bytes, half as long again
+# Sequences on a side; 128, whose rows are a power of two of bytes, take half as long again.
+_TILE = 168
 
 
 def kernel_with_derivatives(
