@@ -31,11 +31,11 @@ jax.config.update("jax_enable_x64", True)
 # %% [markdown]
 # ## Data
 #
-# The first 832 digits to learn from, the last 832 to test: they are by other writers.
+# The first 416 digits to learn from, the last 416 to test: they are by other writers.
 
 # %%
 digits = rnntk.datasets.digits()
-n = 832
+n = 416
 x, y = jnp.asarray(digits.x[:n]), digits.y[:n]
 x_test, y_test = jnp.asarray(digits.x[-n:]), digits.y[-n:]
 targets = np.eye(10)[y] - 0.1
@@ -89,7 +89,7 @@ plt.show()
 # time. Mean and range of three random choices.
 
 # %%
-sizes = np.array([25, 50, 100, 200, 400, n])
+sizes = np.array([25, 50, 100, 200, n])
 best_rbf = min(set(results) - set(networks), key=results.get)
 figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
 for name, color, style in ((best, "0.1", "o-"), (best_rbf, "0.55", "s--")):

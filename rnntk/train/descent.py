@@ -89,14 +89,17 @@ class Recipe:
     batch_size: int | None
     steps: int
 
-    def updates(self, rate: ArrayLike) -> optax.GradientTransformation:
-        """The optimizer."""
-        return optax.sgd(rate) if self.optimizer is None else self.optimizer
+
+def updates(
+    optimizer: optax.GradientTransformation | None, rate: ArrayLike
+) -> optax.GradientTransformation:
+    """The optimizer, by default SGD."""
+    return optax.sgd(rate) if optimizer is None else optimizer
 
 
 def draw(
     model: Model,
-    recipe: Recipe,
+    optimizer: optax.GradientTransformation | None,
     sizes: tuple[int, int],
     average: bool,
     stored: bool,
@@ -120,8 +123,8 @@ def draw(
     if model.centre == "double":
         params = (params, params)
     weights = trained(rnn, params)
-    optimizer = recipe.updates(1.0).init(weights)
-    return Member(number, params, offsets, State(weights, optimizer, weights if average else None))
+    state = State(weights, updates(optimizer, 1.0).init(weights), weights if average else None)
+    return Member(number, params, offsets, state)
 
 
 def advance_stored(
@@ -197,7 +200,7 @@ def _loop(
     count: Int[Array, ""],
     member: Member,
 ) -> tuple[State, Float[Array, " steps"]]:
-    optimizer = recipe.updates(rate)
+    optimizer = updates(recipe.optimizer, rate)
     per_step = model.rnn.r.per_step
 
     def body(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:

@@ -128,11 +128,11 @@ def run(task: Task, numbers: range, path: Path | None, progress: bool) -> tuple[
 def _begin(task: Task, numbers: range) -> Progress:
     """The networks before training."""
     stored = task.streams is None
-    shared = (task.model, task.recipe, task.sizes, task.average, stored, task.key, task.data)
+    made = (task.model, task.recipe.optimizer, task.sizes, task.average, stored)
     (device,) = task.data.x.devices()
     which = [jax.device_put(np.int32(number), device) for number in numbers]
     now = Progress(
-        members=descent.on_members(descent.draw, (1, 2, 3, 4), shared, which),
+        members=descent.on_members(descent.draw, (1, 2, 3, 4), (*made, task.key, task.data), which),
         losses=np.zeros((len(numbers), 0), task.data.x.dtype),
         metrics={name: np.zeros((len(numbers), 0)) for name, _ in task.metrics},
         diverged=np.full(len(numbers), -1),
@@ -277,7 +277,7 @@ def _configuration(task: Task, numbers: range) -> dict[str, Any]:
     """What must be the same for a run to go on."""
     rnn, recipe = task.model.rnn, task.recipe
     stored = task.streams is None
-    state = jax.eval_shape(lambda: recipe.updates(1.0).init({"W": jnp.zeros(1)}))
+    state = jax.eval_shape(lambda: descent.updates(recipe.optimizer, 1.0).init({"W": jnp.zeros(1)}))
     return {
         "function": type(task.function).__name__,
         **describe(rnn),

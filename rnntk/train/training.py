@@ -292,7 +292,8 @@ def _capacity(
     most = min(tuning.MOST_STEPS, most, tuning.CHUNK_BYTES / (size * t * room * x.dtype.itemsize))
     ends = [0, *record, *([] if steps is None else [steps])]
     if steps is not None or record:
-        most = min(most, max(after - before for before, after in pairwise(sorted(set(ends)))))
+        longest = max((b - a for a, b in pairwise(sorted(set(ends)))), default=1)
+        most = min(most, 2 ** math.ceil(math.log2(longest)))  # few programs for many numbers
     if stored:
         return max(1, int(most))
     return tuning.STREAM_BLOCK * max(1, math.ceil(most / tuning.STREAM_BLOCK))
@@ -331,7 +332,12 @@ def _together(task: Task, memory_limit: int | None) -> int:
     """How many networks fit the memory: their states twice, and what a step keeps of each."""
     limit = default_limit(task.data.x) if memory_limit is None else memory_limit
     draw = partial(
-        descent.draw, task.model, task.recipe, task.sizes, task.average, task.streams is None
+        descent.draw,
+        task.model,
+        task.recipe.optimizer,
+        task.sizes,
+        task.average,
+        task.streams is None,
     )
     member = jax.eval_shape(draw, task.key, task.data, jax.ShapeDtypeStruct((), jnp.int32))
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(member))

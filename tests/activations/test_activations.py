@@ -126,8 +126,10 @@ def test_gelu_of_one_sequence():
 @pytest.mark.parametrize(
     "name",
     [
-        # by series, as tanh and silu
-        pytest.param(v, marks=pytest.mark.slow) if v in ("elu", "sigmoid", "softplus") else v
+        # by series, as tanh
+        pytest.param(v, marks=pytest.mark.slow)
+        if v in ("elu", "sigmoid", "softplus", "silu", "gelu")
+        else v
         for v in activations.NAMES
     ],
 )

@@ -68,7 +68,14 @@ def square(fn, a):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tanh",
+        "elu",
+        *(pytest.param(v, marks=pytest.mark.slow) for v in SMOOTH if v not in ("tanh", "elu")),
+    ],
+)
 def test_moments_against_dense_quadrature(name):
     activation = activations.resolve(name)
     for away in (1e-6, 1e-3, 0.1, 1.7):
@@ -123,7 +130,10 @@ GELU = (
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["tanh", "gelu", "softplus", "silu"])
+@pytest.mark.parametrize(
+    "name",
+    ["tanh", *(pytest.param(v, marks=pytest.mark.slow) for v in ("gelu", "softplus", "silu"))],
+)
 def test_kernels_against_dense_quadrature(name):
     x = 0.5 * np.random.default_rng(3).standard_normal((3, 3, 2))
     rnn = ElmanRNN(name, w_std=0.99, u_std=1.37, b_std=0.3, v_std=0.86)
@@ -142,7 +152,10 @@ CLOSED = {
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(v, marks=pytest.mark.slow) if v in ("gelu", "erf") else v for v in CLOSED],
+)
 def test_functions_of_which_closed_forms_are_known(name):
     series, closed = activations.resolve(CLOSED[name]), activations.resolve(name)
     a = jnp.asarray([1e-3, 0.5, 0.5 * (1 + 1e-7), 3.0, 9.0])
@@ -197,7 +210,9 @@ def test_kinks_are_accepted_with_a_tolerance():
     assert activations.from_function(hat, tolerance=0.05).name == "hat"
 
 
-@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize(
+    "name", ["tanh", *(pytest.param(v, marks=pytest.mark.slow) for v in SMOOTH if v != "tanh")]
+)
 def test_single_precision(name):
     a, activation = np.array([0.0, 0.1, 2.0, 10.0], np.float32), activations.resolve(name)
     got = moments(activation, a, a, 0.2)
@@ -211,7 +226,8 @@ def test_single_precision(name):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", ["tanh", pytest.param("elu", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tanh", "elu"])
 def test_gradient_with_respect_to_the_angle(name):
     # Price's theorem: the derivative of E phi phi' by the covariance is E of the derivatives'
     activation = activations.resolve(name)

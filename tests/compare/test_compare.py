@@ -149,7 +149,9 @@ def test_save_and_load(found, tmp_path):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("readout", ["last", "mean", "sequence"])
+@pytest.mark.parametrize(
+    "readout", ["sequence", *(pytest.param(v, marks=pytest.mark.slow) for v in ("last", "mean"))]
+)
 def test_small_steps_on_small_labels_follow_the_flow_for_every_readout(readout):
     """The linearized network and the flow then agree, padding and all: the same unit of time."""
     rnn = ElmanRNN("erf", readout=readout, b_std=0.3)

@@ -163,7 +163,10 @@ def mpmath_kernel(x, w2=2, u2=2):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("names", [("w_std",), ("w_std", "u_std", "b_std", "v_std")])
+FOUR = "w_std", "u_std", "b_std", "v_std"
+
+
+@pytest.mark.parametrize("names", [("w_std",), pytest.param(FOUR, marks=pytest.mark.slow)])
 def test_each_std_is_differentiable_and_vmappable_across_tiles(names, monkeypatch):
     monkeypatch.setattr(tuning, "INFINITE_TILE", 3)
     x = jnp.asarray(draw(5, 3))
@@ -181,8 +184,9 @@ def test_each_std_is_differentiable_and_vmappable_across_tiles(names, monkeypatc
         np.testing.assert_allclose(gradient, np.subtract(*sides) / 2e-5, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("activation", ["relu", pytest.param("tanh", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_hyperparameters_fit_by_gradients(activation):
     x = 0.5 * draw(8, 4, 2)
     y = np.sin(x[:, -1].sum(axis=1))
@@ -216,13 +220,13 @@ def test_hyperparameters_fit_by_gradients(activation):
 
 
 GRID = [
-    {"readout": "mean", "depth": 2, "bidirectional": True, "activation": "abs"},
     {"initial_state": "shared", "initial_state_std": 0.8, "activation": "cos"},
     {"readout": "mean", "initial_state": "independent", "initial_state_std": 0.8, "u_std": 0.7},
     {"activation": rnntk.activations.leaky_relu(0.2), "trainable": ("U", "b"), "b_std": 0.5},
 ]
 # What these join is in the networks whose kernels test_certified.py encloses.
 JOINED = [
+    {"readout": "mean", "depth": 2, "bidirectional": True, "activation": "abs"},
     {"readout": "sequence", "bidirectional": True, "activation": "sin", "b_std": 0.3},
     {"readout": "sequence", "initial_state": "shared", "initial_state_std": 0.8, "depth": 2},
     {"activation": "erf", "depth": 2, "trainable": ("W", "V"), "input_scaling": "fan_in"},
@@ -355,7 +359,7 @@ def test_two_thousand_steps_at_criticality():
     np.testing.assert_allclose(got, expected, rtol=1e-12)  # 2000 steps of a few roundoffs
 
 
-@pytest.mark.parametrize("w_std", [0.3, 3.0])
+@pytest.mark.parametrize("w_std", [0.3, pytest.param(3.0, marks=pytest.mark.slow)])
 def test_padding_of_any_length_changes_nothing(w_std):
     # 90 steps would overflow, or underflow
     rnn, lengths = ElmanRNN(w_std=w_std, readout="mean"), np.array([2, 3])
@@ -384,7 +388,7 @@ def test_zero_variances_that_are_no_underflow():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    "readout", ["last", pytest.param("mean", marks=pytest.mark.slow), "sequence"]
+    "readout", ["last", *(pytest.param(v, marks=pytest.mark.slow) for v in ("mean", "sequence"))]
 )
 def test_tiles_make_the_same_kernel(readout, monkeypatch):
     rnn = ElmanRNN(readout=readout, initial_state="independent", initial_state_std=0.5)

@@ -181,7 +181,9 @@ def test_inference(nt):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("readout, device_count", [("last", -1), ("sequence", 1)])
+@pytest.mark.parametrize(
+    "readout, device_count", [("last", -1), pytest.param("sequence", 1, marks=pytest.mark.slow)]
+)
 def test_batches(nt, readout, device_count):
     kernel_fn = ElmanRNN("erf", b_std=0.3, readout=readout).stax(8)[2]
     batched = nt.batch(kernel_fn, batch_size=2, device_count=device_count)
@@ -196,6 +198,7 @@ def test_batches(nt, readout, device_count):
     )
 
 
+@pytest.mark.slow
 def test_monte_carlo(nt):
     rnn = ElmanRNN("erf", b_std=0.3, trainable=("W", "b"))
     init_fn, apply_fn, kernel_fn = rnn.stax(512)
@@ -249,6 +252,7 @@ def test_linearized_network(nt):
     np.testing.assert_allclose(nt.linearize(apply_fn, params)(moved, X), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_guide(nt):
     """The page's example, on networks of its own."""
     page = (Path(__file__).parents[2] / "docs" / "neural_tangents.md").read_text()

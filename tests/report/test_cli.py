@@ -116,6 +116,7 @@ def test_folder_that_cannot_be_made(capsys, data, tmp_path):
         assert line == f"rnntk: --out must be a folder; {folder} is a file, or lies in one."
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_fit_leave_the_rest(capsys, data, tmp_path):
     # 2e6 squared weights are 32 TB, which no machine of this kind allocates.
     options = ["--widths", "2000000", "--width-train", "8", "--steps", "5", "--seeds", "1", "--out"]

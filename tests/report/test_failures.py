@@ -102,7 +102,9 @@ def test_errors_of_large_labels_are_printed_to_four_digits(finished):
     assert "test RMSE: NTK 1.235e+06, constant 0.0001234" in text
 
 
-@pytest.mark.parametrize("exponent", [-80, 70, 660])
+@pytest.mark.parametrize(
+    "exponent", [-80, *(pytest.param(v, marks=pytest.mark.slow) for v in (70, 660))]
+)
 def test_tokens_of_any_size_are_brought_near_one(tmp_path, exponent):
     """A power of two changes nothing but the kernels' scale."""
     x = np.random.default_rng(0).normal(size=(20, 3, 2))  # norms near the square root of two
@@ -121,6 +123,7 @@ def test_tokens_of_any_size_are_brought_near_one(tmp_path, exponent):
     np.testing.assert_allclose(scaled.training.losses, plain.training.losses, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_ragged_sequences_of_text_classes(tmp_path):
     rng = np.random.default_rng(0)
     data = {
@@ -135,6 +138,7 @@ def test_ragged_sequences_of_text_classes(tmp_path):
     assert "readout mean" in text
 
 
+@pytest.mark.slow
 def test_duplicate_and_zero_sequences(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 3, 2))
     x[10:] = x[:10]
@@ -149,6 +153,7 @@ def test_duplicate_and_zero_sequences(tmp_path):
     assert "networks cannot be set in proportion to it" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_networks_that_diverge_are_results_like_others(tmp_path):
     """Long sequences, a narrow width, and a step that is far too large."""
     x = np.random.default_rng(0).normal(size=(20, 30, 2))
@@ -164,6 +169,7 @@ def test_networks_that_diverge_are_results_like_others(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_networks_beyond_the_range_are_counted(tmp_path):
     x = np.random.default_rng(0).normal(size=(16, 700, 1))
     data = {"x": x, "y": np.arange(16) % 2}
@@ -174,6 +180,7 @@ def test_networks_beyond_the_range_are_counted(tmp_path):
         assert len(word) < 25, word
 
 
+@pytest.mark.slow
 def test_data_with_an_offset(tmp_path):
     rng = np.random.default_rng(0)
     x = 290 + 10 * rng.normal(size=(40, 1, 2)) + rng.normal(size=(40, 24, 2))

@@ -103,8 +103,9 @@ def test_exact_risk_is_the_mean_of_runs(kind):
     assert (error < 0.05 * exact).all()
 
 
-def test_theorems_enclose_the_exact_risk_on_1000_random_spectra():
-    for problem, step, n in random_cases(1000):
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_theorems_enclose_the_exact_risk(count):
+    for problem, step, n in random_cases(count):
         exact = sgd_risk.exact_risk(problem, step, n)[0]
         assert sgd_risk.lower_bound(problem, step, n).value < exact
         assert exact < sgd_risk.upper_bound(problem, step, n).value
