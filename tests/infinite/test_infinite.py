@@ -162,10 +162,10 @@ def mpmath_kernel(x, w2=2, u2=2):
         return result
 
 
-@pytest.mark.usefixtures("x64")
 FOUR = "w_std", "u_std", "b_std", "v_std"
 
 
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("names", [("w_std",), pytest.param(FOUR, marks=pytest.mark.slow)])
 def test_each_std_is_differentiable_and_vmappable_across_tiles(names, monkeypatch):
     monkeypatch.setattr(tuning, "INFINITE_TILE", 3)
