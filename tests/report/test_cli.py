@@ -190,15 +190,18 @@ def test_module_is_the_command():
 
 
 def test_ctrl_c_in_a_real_process(tmp_path):
-    """A real signal while JAX compiles: the files and 130, no crash on the way out."""
-    arguments = ["--n", "12", "--widths", "8", "--seeds", "1", "--out", str(tmp_path / "out")]
+    """A real signal while JAX compiles or trains: the files and 130, no crash on the way out."""
+    # steps for minutes, so that the report is not finished before the signal comes
+    options = "--n 12 --widths 8 --seeds 1 --steps 3000000 --out"
     # A process started in the background may ignore the signal, and hand that on: undo it.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from rnntk.cli import command; command()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, "report", *arguments], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, "report", *options.split(), str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         seen = ""
         while "4/6 predictions" not in seen:  # most stages are finished
