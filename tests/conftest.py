@@ -8,9 +8,7 @@ from types import ModuleType
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: light optimization halves their time.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("MPLBACKEND", "agg")
 # Compilation takes most of the time, and the many small programs most of that: all are kept.
 # Variables, as processes that tests start read them too.

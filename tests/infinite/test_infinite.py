@@ -193,8 +193,7 @@ def test_hyperparameters_fit_by_gradients(activation):
     rnn = ElmanRNN(activation, b_std=0.2)
     leaves, treedef = jax.tree.flatten(rnn)
 
-    def loss(stds):
-        """Negative log marginal likelihood of a Gaussian process."""
+    def loss(stds):  # negative log marginal likelihood of a Gaussian process
         kernel = infinite_kernel(jax.tree.unflatten(treedef, list(stds)), x).ntk
         factor = jnp.linalg.cholesky(kernel + 0.1 * jnp.eye(len(x)))
         white = jax.scipy.linalg.solve_triangular(factor, jnp.asarray(y), lower=True)
@@ -318,8 +317,7 @@ def test_invariances(activation, readout, seed, scale):
     np.testing.assert_allclose(copy, ntk, rtol=0, atol=1e-15 * size)
 
 
-# Those by series share their code with tanh, abs with relu, cos with sin; test_activations.py has
-# the gradients of all moments, gelu's own among them.
+# Those by series share their code with tanh, abs with relu, cos with sin.
 SHARED = ("sigmoid", "softplus", "silu", "elu", "abs", "cos", "gelu")
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SHARED]
 FAST = [name for name in rnntk.activations.NAMES if name not in SHARED]
@@ -387,9 +385,7 @@ def test_zero_variances_that_are_no_underflow():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    "readout", ["last", *(pytest.param(v, marks=pytest.mark.slow) for v in ("mean", "sequence"))]
-)
+@pytest.mark.parametrize("readout", ["last", pytest.param("sequence", marks=pytest.mark.slow)])
 def test_tiles_make_the_same_kernel(readout, monkeypatch):
     rnn = ElmanRNN(readout=readout, initial_state="independent", initial_state_std=0.5)
     # in tiles of 3 and 2, and of 3 and 3
