@@ -275,6 +275,8 @@ class _Trial:
                 batch_size=1,
                 average=True,
             )
+        if trained.steps < size:  # an interrupt ends a training, and here the call
+            raise KeyboardInterrupt
         if trained.diverged[0] >= 0:
             return np.inf
         learnt = np.asarray(trained.predict(x_test, averaged=True), np.float64)[0, :, 0]
