@@ -62,8 +62,8 @@ LOSSES = {
         Loss("cross_entropy", _cross_entropy, "class", 0.5),
     )
 }
-r"""With f an output and y its label: :math:`(f - y)^2 / 2`; :math:`|f - y|`; :math:`(f - y)^2 / 2` up
-to a distance of 1 and :math:`|f - y| - 1/2` beyond; :math:`\log(1 + \exp(-y f))`; and
+r"""With f an output and y its label: :math:`(f - y)^2 / 2`; :math:`|f - y|`; :math:`(f - y)^2 / 2`
+up to a distance of 1 and :math:`|f - y| - 1/2` beyond; :math:`\log(1 + \exp(-y f))`; and
 :math:`\log \sum_k \exp(f_k) - f_y`."""
 
 
