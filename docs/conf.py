@@ -1,18 +1,21 @@
 """Sphinx configuration. Pages of the API, results and notebooks are made here: none is forgotten.
 
-The API is what ``rnntk.__all__`` lists: functions and classes of the root, and public modules.
+The API is what ``rnntk.__all__`` lists: functions and classes of the root, and public modules with
+all that they list in turn.
 """
 
 import json
 import re
 import shutil
 import sys
+from importlib import import_module
 from inspect import isclass, isfunction, ismodule
 from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.pycode import ModuleAnalyzer
 
 import rnntk
 
@@ -20,6 +23,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for the extension mathml
 MODULES = [name for name in rnntk.__all__ if ismodule(getattr(rnntk, name))]
 ITEMS = [name for name in rnntk.__all__ if name not in MODULES]
+MODULES += [
+    f"{name}.{inner}"
+    for name in MODULES
+    for inner in getattr(getattr(rnntk, name), "__all__", ())
+    if ismodule(getattr(getattr(rnntk, name), inner))
+]
 
 project = "rnntk"
 author = copyright = "The rnntk developers"
@@ -60,7 +69,7 @@ def write_sources() -> None:
         for name in ITEMS
     ]
     pages = {"rnntk": [".. automodule:: rnntk\n   :no-members:", *root]} | {
-        f"rnntk.{name}": [f".. automodule:: rnntk.{name}\n   :members:\n   :imported-members:"]
+        f"rnntk.{name}": [f".. automodule:: rnntk.{name}\n   :members:", *constants(name)]
         for name in MODULES
     }
     for name, directives in pages.items():
@@ -68,6 +77,26 @@ def write_sources() -> None:
         text = f"# {name}\n\n```{{eval-rst}}\n{body}\n```\n"
         (HERE / "api" / f"{name}.md").write_text(text)
     shutil.copytree(HERE.parent / "notebooks", HERE / "notebooks")
+
+
+def constants(name: str) -> list[str]:
+    """Public values of a module, with what the file that defines each says of it."""
+    module, docs = import_module(f"rnntk.{name}"), {}
+    for source in sorted(sys.modules):
+        if source.startswith(f"rnntk.{name}."):
+            docs |= ModuleAnalyzer.for_module(source).find_attr_docs()
+    found = []
+    for constant in getattr(module, "__all__", ()):
+        value = getattr(module, constant)
+        if callable(value) or ismodule(value):
+            continue
+        if ("", constant) not in docs:
+            raise ExtensionError(f"rnntk.{name}.{constant} has no docstring.")
+        text = [f".. py:data:: {constant}", f"   :module: rnntk.{name}"]
+        if isinstance(value, float | int | tuple):
+            text.append(f"   :value: {value!r}")
+        found.append("\n".join([*text, "", *(f"   {line}" for line in docs["", constant])]))
+    return found
 
 
 def result_page(path: Path) -> str:
@@ -95,7 +124,7 @@ def public_names() -> set[str]:
     """Full names of all that the root exports and of all that its public modules define."""
     names = {f"rnntk.{name}" for name in rnntk.__all__}
     for module in MODULES:
-        here = getattr(rnntk, module)
+        here = import_module(f"rnntk.{module}")
         for name in getattr(here, "__all__", vars(here)):
             item = getattr(here, name)
             ours = getattr(item, "__module__", "").startswith(f"rnntk.{module}")

@@ -58,6 +58,17 @@ def test_the_cost_of_the_first_token_for_the_mean_readout(monkeypatch):
     assert study.mean_weight(length) == pytest.approx(1 / (norm * own), rel=1e-8)
 
 
+def test_a_weight_below_the_smallest_float_costs_infinity(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(STUDIES), *sys.path])
+    study = importlib.import_module("distant_tokens")
+    lengths = [4, 8, 16, 32, 64]
+    weights = dict(zip(lengths, [*np.exp(-np.array(lengths[:4])), 0.0], strict=True))
+    monkeypatch.setattr(study, "weight", lambda rnn, norms, fixed, at: weights[len(norms)])
+    found = study.curve(lengths, {})
+    assert found["cost"][-1] == np.inf
+    assert found["laws"]["exponential"] == "1 exp(1 L)"  # of the lengths before
+
+
 def same(one, two):
     """Numbers to 1e-3, the scatter of float32 training between machines; all else exactly."""
     if isinstance(one, dict):

@@ -10,6 +10,7 @@ which says what ran where, and figures FOLDER/NAME-*.png. Everything repeats fro
 import argparse
 import inspect
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -98,6 +99,8 @@ def main(
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
+    # An interrupt ends the process: rnntk.train.fit would return half a training, to be kept here.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     path = options.out / f"{script.stem}-{'full' if options.full else 'quick'}.json"
     results: dict[str, Any] = {"environment": environment(), "seconds": {}, "parts": {}}
     if options.full and path.exists():

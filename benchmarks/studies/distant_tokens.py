@@ -85,8 +85,10 @@ def curve(lengths: list[int], setting: dict[str, Any]) -> dict[str, Any]:
         at = int(fixed[0])
         mean = setting.get("readout") == "mean"
         found.append(mean_weight(length) if mean else weight(rnn, norms, fixed, at))
-    costs = 1 / np.array(found)
-    growth = rnntk.compare.growth(lengths, costs)
+    with np.errstate(divide="ignore"):  # weights below float64's range cost infinity
+        costs = 1 / np.array(found)
+    reached = np.isfinite(costs)
+    growth = rnntk.compare.growth(np.array(lengths)[reached], costs[reached])
     return {
         "lengths": lengths,
         "cost": costs,
@@ -166,7 +168,7 @@ def figures(found: dict[str, Any]) -> dict[str, Figure]:
             one = found[name]
             label = f"{name}: {one['best']}"
             look = {"marker": "os^Dv"[i], "ls": ("-", "--", "-.", "-", ":")[i], "mfc": "none"}
-            ax.semilogy(one["lengths"], one["cost"], label=label, **look)
+            ax.semilogy(one["lengths"], common.finite(one["cost"]), label=label, **look)
         common.length_axis(ax, found["unit tokens"]["lengths"])
         ax.set_ylabel("diagonal / weight of the first token")
         ax.set_title(title, fontsize=10)
@@ -187,7 +189,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         law = found[name]
         rows.append(
             f"{name}: {law['best']} by {law['margin']:.1f}, {law['laws'][law['best']]}; cost at "
-            f"L = {law['lengths'][-1]}: {law['cost'][-1]:.3g}"
+            f"L = {law['lengths'][-1]}: {float(law['cost'][-1]):.3g}"
         )
     return rows
 

@@ -46,24 +46,21 @@ def study(width: int, eps: float | None, counts: list[int], draws: int) -> dict[
         rate = 0.3 / float(np.einsum("itit->i", K).mean())
 
         def blocks(
-            key: jax.Array = keys[2], concept: Any = concept, unit: float = unit
+            count: int, key: jax.Array = keys[2], concept: Any = concept, unit: float = unit
         ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            number = 0
-            while True:
+            for number in range(count // 64):
                 x, seen = tokens(jax.random.fold_in(key, number), 64, eps)
                 y = targets(concept, x, eps) / unit
                 yield seen.astype(np.float32), y.astype(np.float32)
-                number += 1
 
         row = []
         for count in counts:
             trained = rnntk.train.fit(
                 rnn,
                 keys[3],
-                blocks(),
+                blocks(count),  # without steps: one compiled program for all counts
                 width=width,
                 learning_rate=rate,
-                steps=count,
                 batch_size=1,
                 average=True,
             )

@@ -41,6 +41,7 @@ SOURCE = (
     "1-Lipschitz and at most 1, and small initial outputs; Wang, Shen, Hu, Cao (2021) carry the "
     "form to recurrent networks. The theorem leaves the constant of the second term open: here 1."
 )
+"""What :class:`Generalization` rests on."""
 
 
 def generalization(

@@ -1,5 +1,6 @@
 """How many samples it takes to learn a concept, against the length of the sequences."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -268,13 +269,14 @@ class _Trial:
             trained = fit(
                 function,
                 key,
-                stream.blocks(),
+                stream.blocks(size),  # without steps: one compiled program for all sizes
                 width=self.width,
                 learning_rate=rate,
-                steps=size,
                 batch_size=1,
                 average=True,
             )
+        if trained.steps < size:  # an interrupt ends a training, and here the call
+            raise KeyboardInterrupt
         if trained.diverged[0] >= 0:
             return np.inf
         learnt = np.asarray(trained.predict(x_test, averaged=True), np.float64)[0, :, 0]
@@ -283,7 +285,7 @@ class _Trial:
 
 @dataclass(frozen=True, eq=False)
 class _Stream:
-    """Fresh samples without end, the same ones each time it is begun."""
+    """Fresh samples, the same ones each time it is begun."""
 
     trial: _Trial
     key: PRNGKeyArray
@@ -291,16 +293,16 @@ class _Stream:
     mean: float
     std: float
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Blocks of 64 samples."""
-        trial, number = self.trial, 0
-        while True:
-            key = jax.random.fold_in(self.key, number)
+    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """So many samples, drawn 64 at a time, in blocks of one shape."""
+        trial, part = self.trial, math.gcd(size, 64)
+        for first in range(0, size, 64):
+            key = jax.random.fold_in(self.key, first // 64)
             x = trial.tokens(key, 64, self.concept.length, trial.token_size)
             y = (self.concept(x) - self.mean) / self.std
             seen = np.asarray(jnp.asarray(trial.embed(x)))  # in JAX's own precision
-            yield seen, y.astype(seen.dtype)
-            number += 1
+            for i in range(0, min(64, size - first), part):
+                yield seen[i : i + part], y[i : i + part].astype(seen.dtype)
 
 
 def _check_lengths(lengths: Sequence[int]) -> list[int]:

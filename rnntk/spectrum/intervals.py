@@ -25,6 +25,7 @@ from rnntk.storage.places import Place, place_of
 from rnntk.tiling.memory import free_memory
 
 METHODS = ("auto", "dense", "cholesky", "lanczos", "tiles")
+"""Ways to the smallest eigenvalue, for :func:`min_eigenvalue`."""
 _COPIES = 4  # of a matrix in float64, that all eigenvalues or a factorization take
 
 

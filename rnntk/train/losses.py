@@ -62,8 +62,9 @@ LOSSES = {
         Loss("cross_entropy", _cross_entropy, "class", 0.5),
     )
 }
-"""With f an output and y its label: (f - y)^2 / 2; |f - y|; (f - y)^2 / 2 up to a distance of 1 and
-|f - y| - 1/2 beyond; log(1 + exp(-y f)); and log sum_k exp(f_k) - f_y."""
+r"""With f an output and y its label: :math:`(f - y)^2 / 2`; :math:`|f - y|`; :math:`(f - y)^2 / 2`
+up to a distance of 1 and :math:`|f - y| - 1/2` beyond; :math:`\log(1 + \exp(-y f))`; and
+:math:`\log \sum_k \exp(f_k) - f_y`."""
 
 
 def resolve(loss: "str | Loss | Callable[[Array, Array], Array]") -> Loss:

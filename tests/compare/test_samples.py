@@ -128,6 +128,33 @@ def test_networks_need_what_the_recursion_says():
         assert abs(np.log(found.column(name) / found.column("exact"))) < np.log(2.5), name
 
 
+def test_an_interrupted_training_ends_the_call(tmp_path):
+    path, blocks = tmp_path / "rows.npz", []
+
+    def tokens(key, n, length, token_size):
+        blocks.append(n)
+        if blocks.count(64) == 5:  # the second of the longest training, each of the others has one
+            raise KeyboardInterrupt
+        return datasets.unit_tokens(key, n, length, token_size)
+
+    with pytest.raises(KeyboardInterrupt):
+        compare.sample_complexity(
+            ElmanRNN(),
+            Additive.draw,
+            [1],
+            KEY,
+            tokens=tokens,
+            draws=1,
+            most=8,
+            n_test=8,
+            sgd_most=128,
+            width=4,
+            checkpoint=path,
+        )
+    assert blocks.count(64) == 5
+    assert not path.exists()
+
+
 def test_a_call_goes_on_from_its_checkpoint(tmp_path):
     path = tmp_path / "rows.npz"
 
