@@ -54,6 +54,46 @@ def check_size(name: str, value: Any, least: int = 1, most: int | None = None) -
     return int(value)
 
 
+def check_real(name: str, value: Any, least: float = 0.0, most: float = np.inf) -> float:
+    """Return one number between ``least`` and ``most``, both excluded, as a float.
+
+    Raises:
+        TypeError: for what is no real number, True and "1" among it.
+        ValueError: for numbers outside, NaN among them.
+
+    Example:
+        >>> check_real("tolerance", 1e-3, most=1.0)
+        0.001
+    """
+    given = np.asarray(value)
+    if given.shape != () or given.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be one real number, got {value!r}.")
+    if not least < given < most:
+        bounds = f"above {least:g}" if most == np.inf else f"between {least:g} and {most:g}"
+        raise ValueError(f"{name} must be finite and {bounds}, got {value!r}.")
+    return float(given)
+
+
+def check_key(key: Any, name: str = "key") -> None:
+    """Refuse what is not one JAX random key, typed or of raw numbers; tracers pass as such.
+
+    Raises:
+        TypeError: for anything else, seeds among it.
+        ValueError: for several keys.
+
+    Example:
+        >>> check_key(jax.random.key(0))
+        >>> check_key(jax.random.PRNGKey(0))
+    """
+    dtype = key.dtype if isinstance(key, jax.Array | np.ndarray) else np.dtype(object)
+    typed = jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (typed or dtype == np.uint32):
+        raise TypeError(f"{name} must be a JAX random key, such as jax.random.key(0), got {key!r}.")
+    single = key.shape == () if typed else key.ndim == 1 and key.size in (2, 4)
+    if not single:
+        raise ValueError(f"{name} must be one JAX random key, got an array of shape {key.shape}.")
+
+
 def refuse_masked(name: str, value: Any) -> None:
     """Refuse an array with masked entries, whose values would be used in silence."""
     if np.ma.is_masked(value):
@@ -183,7 +223,15 @@ def check_labels(y: ArrayLike, n: int) -> Float[np.ndarray, " n"] | Float[np.nda
             f"y must hold one label for each of the {n} training points, shape ({n},) or "
             f"({n}, outputs), got {labels.shape}."
         )
-    return check_values(labels)
+    values = check_values(labels)
+    with np.errstate(over="ignore"):
+        total = np.square(values).sum()
+    if not np.isfinite(total):
+        raise ValueError(
+            f"y must have a sum of squares within float64, got a largest entry of size "
+            f"{np.abs(values).max():.3g}: scale the labels down."
+        )
+    return values
 
 
 def check_values(labels: np.ndarray, name: str = "y") -> Float[np.ndarray, "..."]:

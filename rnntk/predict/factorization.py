@@ -103,8 +103,9 @@ def factorize(matrix: Float[np.ndarray, "n n"], ridge: float, rounding: float) -
         return scipy.linalg.cho_solve((factor, True), v, check_finite=False)
 
     smallest = 1 / float(lanczos.ritz(inverse, n, -1, _TOLERANCE)[0][-1])
-    # a Ritz value of the inverse is below its largest eigenvalue, so this is above the smallest
-    refuse_indefinite(smallest - ridge, rounding)
+    # a Ritz value of the inverse is below its largest eigenvalue, so this is above the smallest;
+    # a large ridge leaves less of it than its own rounding
+    refuse_indefinite(smallest - ridge, rounding + matrices.resolution(n, ridge, np.float64))
     if not smallest > rounding:
         raise ValueError(
             f"kernel + ridge I is singular to rounding with ridge={ridge:.3g}: its smallest "

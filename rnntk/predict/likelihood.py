@@ -161,8 +161,9 @@ def fit_hyperparameters(
         progress: show a bar.
 
     Raises:
-        TypeError, ValueError: for bad tokens or labels, an unknown parameter, bounds that are not
-            positive and ascending, or if every start's kernel is singular.
+        TypeError, ValueError: for bad tokens or labels, what is no key, numbers of starts or
+            iterations below 1, an unknown parameter, bounds that are not positive and ascending,
+            or if every start's kernel is singular.
         FloatingPointError: if the kernel overflows within the bounds, whatever ``w_std``.
 
     Example:
@@ -175,6 +176,9 @@ def fit_hyperparameters(
         True
     """
     _check_kind(kind)
+    checks.check_key(key)
+    checks.check_size("starts", starts)
+    checks.check_size("iterations", iterations)
     tokens, checked = checks.check_batch(x, lengths)
     labels = checks.check_labels(y, len(tokens))
     names = _check_parameters(parameters)
@@ -185,7 +189,7 @@ def fit_hyperparameters(
     low, high = np.log([limits[name] for name in names]).T
     given = [float(getattr(rnn, name)) if name in STDS else value for name in names]
     first = np.clip(np.log(np.maximum(given, 1e-300)), low, high)
-    drawn = np.asarray(jax.random.uniform(key, (max(starts - 1, 0), len(names))), np.float64)
+    drawn = np.asarray(jax.random.uniform(key, (starts - 1, len(names))), np.float64)
     search = _Search(rnn, tokens, checked, labels, kind, names, value)
     ends, maxima = [], []
     with tqdm(total=starts * iterations, desc="hyper-parameters", disable=not progress) as bar:
