@@ -258,6 +258,8 @@ def _check_kind(kind: str) -> None:
 
 
 def _check_parameters(parameters: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(parameters, str) or not isinstance(parameters, Sequence):
+        raise TypeError(f"parameters must be a sequence of names, got {parameters!r}.")
     names = tuple(name for name in PARAMETERS if name in parameters)
     unknown = sorted(set(parameters) - set(PARAMETERS))
     if unknown or not names:
@@ -269,11 +271,16 @@ def _limits(
     names: Sequence[str], given: Mapping[str, tuple[float, float]], scale: float
 ) -> dict[str, tuple[float, float]]:
     """Bounds of each parameter that is fitted."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"bounds must be a mapping from names to pairs, got {given!r}.")
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(f"bounds must be of fitted parameters, {tuple(names)}, got {unknown}.")
     limits = {}
     for name in names:
-        low, high = given.get(name, BOUNDS[name])
+        pair = np.asarray(given.get(name, BOUNDS[name]))
+        if pair.shape != (2,) or pair.dtype.kind not in "fiu":
+            raise TypeError(f"bounds of {name} must be two real numbers, got {given[name]!r}.")
+        low, high = pair.tolist()
         if name == "noise" and name not in given:
             low, high = low * scale, high * scale
         if not 0 < low < high < np.inf:

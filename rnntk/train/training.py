@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, pairwise
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,8 @@ def fit(
         ((3, 20), True)
     """
     found = resolve(loss)
+    if not isinstance(checkpoint, str | PathLike | None):
+        raise TypeError(f"checkpoint must be a path or None, got {checkpoint!r}.")
     if memory_limit is not None:
         checks.check_size("memory_limit", memory_limit)
     if output_dim is not None:
@@ -272,10 +275,14 @@ def _check_record(
         if record is not None:
             raise ValueError("record must come with metrics, got record alone.")
         return ()
+    if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
+        raise TypeError(f"metrics must be a mapping from names to functions, got {metrics!r}.")
     if record is None:
         if steps is None:
             raise ValueError("record must say at which steps of a generator to record, got None.")
         return (0, steps)
+    if np.ndim(record) != 1 or np.asarray(record).dtype.kind not in "fiu":
+        raise TypeError(f"record must be a sequence of whole numbers, got {record!r}.")
     given = [int(step) for step in record]
     if given != list(record) or not given or min(given) < 0 or max(given) > (steps or math.inf):
         last = "its last" if steps is None else str(steps)
