@@ -54,23 +54,23 @@ def check_size(name: str, value: Any, least: int = 1, most: int | None = None) -
     return int(value)
 
 
-def check_real(name: str, value: Any, least: float = 0.0, most: float = np.inf) -> float:
-    """Return one number between ``least`` and ``most``, both excluded, as a float.
+def check_positive(name: str, value: Any, most: float = np.inf) -> float:
+    """Return one number between 0 and ``most``, both excluded, as a float.
 
     Raises:
         TypeError: for what is no real number, True and "1" among it.
         ValueError: for numbers outside, NaN among them.
 
     Example:
-        >>> check_real("tolerance", 1e-3, most=1.0)
+        >>> check_positive("tolerance", 1e-3, most=1.0)
         0.001
     """
     given = np.asarray(value)
     if given.shape != () or given.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be one real number, got {value!r}.")
-    if not least < given < most:
-        bounds = f"above {least:g}" if most == np.inf else f"between {least:g} and {most:g}"
-        raise ValueError(f"{name} must be finite and {bounds}, got {value!r}.")
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if not 0 < given < most:
+        bounds = "be finite and positive" if most == np.inf else f"lie between 0 and {most:g}"
+        raise ValueError(f"{name} must {bounds}, got {value!r}.")
     return float(given)
 
 
@@ -223,15 +223,7 @@ def check_labels(y: ArrayLike, n: int) -> Float[np.ndarray, " n"] | Float[np.nda
             f"y must hold one label for each of the {n} training points, shape ({n},) or "
             f"({n}, outputs), got {labels.shape}."
         )
-    values = check_values(labels)
-    with np.errstate(over="ignore"):
-        total = np.square(values).sum()
-    if not np.isfinite(total):
-        raise ValueError(
-            f"y must have a sum of squares within float64, got a largest entry of size "
-            f"{np.abs(values).max():.3g}: scale the labels down."
-        )
-    return values
+    return check_values(labels)
 
 
 def check_values(labels: np.ndarray, name: str = "y") -> Float[np.ndarray, "..."]:
@@ -245,7 +237,15 @@ def check_values(labels: np.ndarray, name: str = "y") -> Float[np.ndarray, "..."
             f"{name} must be finite, got {labels[index]} at {index}, "
             f"{finite.size - int(finite.sum())} such values in all."
         )
-    return labels.astype(np.float64)
+    with np.errstate(over="ignore"):
+        values = labels.astype(np.float64)
+        total = np.square(values).sum()
+    if not np.isfinite(total):
+        raise ValueError(
+            f"{name} must have a sum of squares within float64, got a largest entry of size "
+            f"{np.abs(labels).max():.3g}: scale it down."
+        )
+    return values
 
 
 def overflow(what: str, dtype: Any) -> str:

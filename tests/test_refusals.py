@@ -40,7 +40,7 @@ def compared(key=KEY, **changes):
 
 REFUSED = {
     "optimizer must be an optax": lambda: trained(optimizer="adam", learning_rate=None),
-    "learning_rate must be one real": lambda: trained(learning_rate=[0.1, 0.2]),
+    "learning_rate must be a number": lambda: trained(learning_rate=[0.1, 0.2]),
     "memory_limit must be a whole number": lambda: trained(memory_limit="1GB"),
     "output_dim must be a whole number": lambda: trained(output_dim=2.0),
     "checkpoint must be a path": lambda: trained(checkpoint=3),
@@ -49,8 +49,8 @@ REFUSED = {
     "y must hold numbers of classes, counted from 0, got 10000000000": lambda: trained(
         y=np.array([0, 1, 0, 10**10, 1, 0]), loss="cross_entropy"
     ),
-    "memory must be one real number, got '1GB'": lambda: predict.fit(RNN, X, Y, memory="1GB"),
-    "tolerance must be finite and between 0 and 1": lambda: predict.fit(RNN, X, Y, tolerance=2.0),
+    "memory must be a number, got '1GB'": lambda: predict.fit(RNN, X, Y, memory="1GB"),
+    "tolerance must lie between 0 and 1": lambda: predict.fit(RNN, X, Y, tolerance=2.0),
     "seed must be a whole number": lambda: predict.fit(RNN, X, Y, seed=-1),
     "y must have a sum of squares within float64, got a largest entry of size 1e": lambda: (
         predict.KernelRegression(K, np.full(6, 1e308))
@@ -62,7 +62,7 @@ REFUSED = {
     "bounds of v_std must be two real": lambda: fitted(bounds={"v_std": ("a", 2)}),
     "count must be a whole number": lambda: predict.GaussianProcess(K, Y, 1.0).sample(KEY, 0, K, K),
     "widths must be a sequence": lambda: compared(widths=8),
-    "step_size must be one real": lambda: compared(step_size="a"),
+    "step_size must be a number": lambda: compared(step_size="a"),
     "seeds must be a whole number": lambda: compared(seeds=0),
     "n_components must be a whole number": lambda: estimators.RNTKTransformer(n_components=1.5).fit(
         X

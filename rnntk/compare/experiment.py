@@ -102,7 +102,7 @@ def with_kernel(
         raise ValueError("widths must hold at least one width, got none.")
     checks.check_size("steps", steps)
     checks.check_size("seeds", seeds)
-    checks.check_real("step_size", step_size)
+    checks.check_positive("step_size", step_size)
     if record is not None and (np.ndim(record) != 1 or np.asarray(record).dtype.kind not in "iu"):
         raise TypeError(f"record must be a sequence of whole numbers, got {record!r}.")
     n = len(problem.y)

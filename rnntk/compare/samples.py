@@ -105,8 +105,8 @@ def sample_complexity(
     if rnn.r.per_step:
         raise ValueError(f"rnn must have one output a sequence, got readout={rnn.readout!r}.")
     checks.check_key(key)
-    checks.check_real("error", error, most=1.0)
-    checks.check_real("step_size", step_size)
+    checks.check_positive("error", error, most=1.0)
+    checks.check_positive("step_size", step_size)
     checks.check_size("width", width)
     chosen = _check_lengths(lengths)
     for name, size in (("draws", draws), ("n_test", n_test), ("token_size", token_size)):

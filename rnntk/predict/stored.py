@@ -61,7 +61,7 @@ def solve(
     if not K.symmetric:
         raise ValueError(f"K must be the kernel of one batch with itself, got {K!r}.")
     labels = checks.check_labels(y, len(K))
-    checks.check_real("tolerance", tolerance, most=1.0)
+    checks.check_positive("tolerance", tolerance, most=1.0)
     return iterative.solve(
         StoredSystem(K),
         labels.reshape(len(labels), -1),

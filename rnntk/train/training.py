@@ -257,7 +257,7 @@ def _check_settings(
             f"{'neither' if optimizer is None else 'both'}."
         )
     if learning_rate is not None:
-        checks.check_real("learning_rate", learning_rate)
+        checks.check_positive("learning_rate", learning_rate)
     elif not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             "optimizer must be an optax.GradientTransformation, such as optax.adam(1e-3), got "
