@@ -107,7 +107,8 @@ def sample_complexity(
     checks.check_key(key)
     checks.check_positive("error", error, most=1.0)
     checks.check_positive("step_size", step_size)
-    checks.check_size("width", width)
+    if width is not None:
+        checks.check_size("width", width)
     chosen = _check_lengths(lengths)
     for name, size in (("draws", draws), ("n_test", n_test), ("token_size", token_size)):
         checks.check_size(name, size)
