@@ -61,6 +61,12 @@ REFUSED = {
     "bounds must be a mapping": lambda: fitted(bounds=[1]),
     "bounds of v_std must be two real": lambda: fitted(bounds={"v_std": ("a", 2)}),
     "count must be a whole number": lambda: predict.GaussianProcess(K, Y, 1.0).sample(KEY, 0, K, K),
+    "step_size must be a number, got True": lambda: predict.gradient_descent(
+        K, Y, K, 3, step_size=True
+    ),
+    "C must be a number, got 'a'": lambda: predict.KernelClassifier(K, Y > 0, "svm", C="a"),
+    "labels must be integers or text, all": lambda: predict.KernelClassifier(K, [None] * 6),
+    "path must be a path, got 3": lambda: compare.load(3),
     "widths must be a sequence": lambda: compared(widths=8),
     "step_size must be a number": lambda: compared(step_size="a"),
     "seeds must be a whole number": lambda: compared(seeds=0),
@@ -109,3 +115,23 @@ def test_a_ridge_far_above_the_kernel_is_the_whole_matrix(ridge):
     kernel = np.asarray(rnntk.infinite_kernel(RNN, X).nngp)
     model = predict.KernelRegression(kernel, Y, ridge)
     np.testing.assert_allclose(model.coefficients * ridge, Y.astype(float), rtol=1e-13)
+
+
+def test_a_time_beyond_all_others_is_the_limit():
+    kernel = np.diag([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    found = predict.gradient_flow(kernel, Y, kernel, [1e300, 1e308])  # their product overflows
+    np.testing.assert_allclose(found, [Y, Y], rtol=1e-13)
+
+
+@pytest.mark.parametrize("end", [1e18, 1e300])
+def test_flow_that_rounding_decides_is_refused(end):
+    ones, labels = np.ones((3, 3)), np.array([1.0, 2.0, 3.0])
+    # equal points with different labels: the flow goes to their mean
+    found = predict.gradient_flow(ones, labels, ones, 1e8)
+    np.testing.assert_allclose(found, 2.0, rtol=1e-6)  # 1e8 times the rounding of the cross kernel
+    with pytest.raises(ValueError, match="time must not be so long that rounding decides"):
+        predict.gradient_flow(ones, labels, ones, end)
+    with pytest.raises(ValueError, match="time must not be so long that rounding decides"):
+        predict.trained_ensemble(ones, ones, labels, ones, ones, ones, end)
+    with pytest.raises(ValueError, match="steps must not be so long that rounding decides"):
+        predict.gradient_descent(ones, labels, ones, 10**18, step_size=0.5)
