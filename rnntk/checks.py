@@ -54,6 +54,46 @@ def check_size(name: str, value: Any, least: int = 1, most: int | None = None) -
     return int(value)
 
 
+def check_positive(name: str, value: Any, most: float = np.inf) -> float:
+    """Return one number between 0 and ``most``, both excluded, as a float.
+
+    Raises:
+        TypeError: for what is no real number, True and "1" among it.
+        ValueError: for numbers outside, NaN among them.
+
+    Example:
+        >>> check_positive("tolerance", 1e-3, most=1.0)
+        0.001
+    """
+    given = np.asarray(value)
+    if given.shape != () or given.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if not 0 < given < most:
+        bounds = "be finite and positive" if most == np.inf else f"lie between 0 and {most:g}"
+        raise ValueError(f"{name} must {bounds}, got {value!r}.")
+    return float(given)
+
+
+def check_key(key: Any, name: str = "key") -> None:
+    """Refuse what is not one JAX random key, typed or of raw numbers; tracers pass as such.
+
+    Raises:
+        TypeError: for anything else, seeds among it.
+        ValueError: for several keys.
+
+    Example:
+        >>> check_key(jax.random.key(0))
+        >>> check_key(jax.random.PRNGKey(0))
+    """
+    dtype = key.dtype if isinstance(key, jax.Array | np.ndarray) else np.dtype(object)
+    typed = jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (typed or dtype == np.uint32):
+        raise TypeError(f"{name} must be a JAX random key, such as jax.random.key(0), got {key!r}.")
+    single = key.shape == () if typed else key.ndim == 1 and key.size in (2, 4)
+    if not single:
+        raise ValueError(f"{name} must be one JAX random key, got an array of shape {key.shape}.")
+
+
 def refuse_masked(name: str, value: Any) -> None:
     """Refuse an array with masked entries, whose values would be used in silence."""
     if np.ma.is_masked(value):
@@ -197,7 +237,15 @@ def check_values(labels: np.ndarray, name: str = "y") -> Float[np.ndarray, "..."
             f"{name} must be finite, got {labels[index]} at {index}, "
             f"{finite.size - int(finite.sum())} such values in all."
         )
-    return labels.astype(np.float64)
+    with np.errstate(over="ignore"):
+        values = labels.astype(np.float64)
+        total = np.square(values).sum()
+    if not np.isfinite(total):
+        raise ValueError(
+            f"{name} must have a sum of squares within float64, got a largest entry of size "
+            f"{np.abs(labels).max():.3g}: scale it down."
+        )
+    return values
 
 
 def overflow(what: str, dtype: Any) -> str:

@@ -86,8 +86,7 @@ def finite_width(
         ((16, 32, 64), True)
     """
     width, count = checks.check_size("width", width, 4), checks.check_size("seeds", seeds, 2)
-    if not isinstance(key, jax.Array):
-        raise TypeError(f"key must be a JAX key, such as jax.random.key(0), got {key!r}.")
+    checks.check_key(key)
     tokens, _ = checks.check_batch(x, None)
     kernel = np.asarray(infinite_kernel(rnn, tokens).ntk)
     side = math.isqrt(kernel.size)

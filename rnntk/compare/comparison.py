@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,12 @@ def load(path: str | Path) -> Comparison:
         path: of the file.
 
     Raises:
+        TypeError: for what is no path.
         FileNotFoundError: if there is no file.
         ValueError: if it is of another kind.
     """
+    if not isinstance(path, str | PathLike):
+        raise TypeError(f"path must be a path, got {path!r}.")
     try:
         with np.load(path) as file:
             settings = json.loads(str(file["settings"]))

@@ -93,13 +93,18 @@ def with_kernel(
         >>> found.column("gap_linearized").shape
         (2, 2)
     """
+    checks.check_key(key)
     problem = check(rnn, x, y, x_test, y_test, lengths, lengths_test)
+    if np.ndim(widths) != 1:
+        raise TypeError(f"widths must be a sequence of whole numbers, got {widths!r}.")
     chosen = sorted({checks.check_size("widths", width) for width in widths})
     if not chosen:
         raise ValueError("widths must hold at least one width, got none.")
     checks.check_size("steps", steps)
-    if not np.isfinite(step_size) or step_size <= 0:
-        raise ValueError(f"step_size must be finite and positive, got {step_size}.")
+    checks.check_size("seeds", seeds)
+    checks.check_positive("step_size", step_size)
+    if record is not None and (np.ndim(record) != 1 or np.asarray(record).dtype.kind not in "iu"):
+        raise TypeError(f"record must be a sequence of whole numbers, got {record!r}.")
     n = len(problem.y)
     one, two = problem.lengths, problem.train_lengths
     kernel = infinite_kernel(rnn, problem.x, problem.x[:n], lengths1=one, lengths2=two)

@@ -105,10 +105,11 @@ def sample_complexity(
     """
     if rnn.r.per_step:
         raise ValueError(f"rnn must have one output a sequence, got readout={rnn.readout!r}.")
-    if not 0 < error < 1:
-        raise ValueError(f"error must lie between 0 and 1, got {error}.")
-    if not 0 < step_size < np.inf:
-        raise ValueError(f"step_size must be positive and finite, got {step_size}.")
+    checks.check_key(key)
+    checks.check_positive("error", error, most=1.0)
+    checks.check_positive("step_size", step_size)
+    if width is not None:
+        checks.check_size("width", width)
     chosen = _check_lengths(lengths)
     for name, size in (("draws", draws), ("n_test", n_test), ("token_size", token_size)):
         checks.check_size(name, size)

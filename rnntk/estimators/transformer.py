@@ -8,6 +8,7 @@ import scipy.linalg
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from rnntk.checks import check_size
 from rnntk.estimators.base import KINDS, SequenceEstimator
 from rnntk.linalg.pivoted_cholesky import pivoted_cholesky
 from rnntk.network.elman import GROUPS
@@ -95,9 +96,9 @@ class RNTKTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Sequenc
     def fit(self, X: Any, y: Any = None, lengths: Any = None) -> "RNTKTransformer":
         """Choose landmarks among sequences; ``y`` is ignored."""
         self._check_kernel(KINDS)
+        check_size("n_components", self.n_components)
+        check_size("random_state", self.random_state, 0)
         x, counts = self._read(X, lengths, reset=True)
-        if self.n_components < 1:
-            raise ValueError(f"n_components must be at least 1, got {self.n_components}.")
         kernel = SequenceKernel.of(self._network(), x, counts, self.kernel)
         if not kernel.diagonal.any():
             raise ValueError("X must not be zero throughout, as the kernel is: it has no features.")

@@ -209,6 +209,7 @@ class ElmanRNN:
             untrained vector (m,) for each layer.
 
         Raises:
+            TypeError: for what is no JAX random key.
             ValueError: if a size is not a positive integer.
 
         Example:
@@ -217,6 +218,7 @@ class ElmanRNN:
             >>> params["U"].shape
             (8, 3)
         """
+        checks.check_key(key)
         for name, size in (("input_dim", input_dim), ("width", width), ("output_dim", output_dim)):
             checks.check_size(name, size)
         if self.bidirectional:

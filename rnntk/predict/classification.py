@@ -73,8 +73,7 @@ class KernelClassifier:
         classes, index = check_classes(self.labels, len(matrix))
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {METHODS}, got {self.method!r}.")
-        if not (np.isfinite(self.C) and self.C > 0):
-            raise ValueError(f"C must be positive and finite, got {self.C}.")
+        checks.check_positive("C", self.C)
         decide: Decide
         if self.method == "least_squares":
             regression = KernelRegression(kernel, one_hot(index, len(classes)), self.ridge)
@@ -162,7 +161,10 @@ def check_classes(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("labels must be classes, got numbers that are not whole or not finite.")
     if given.dtype.kind not in "iufbUSO":
         raise TypeError(f"labels must be integers or text, got {given.dtype}.")
-    classes, index = np.unique(given, return_inverse=True)
+    try:
+        classes, index = np.unique(given, return_inverse=True)
+    except TypeError as error:  # objects without an order, None among them
+        raise TypeError(f"labels must be integers or text, all of one kind: {error}.") from error
     if len(classes) < 2:
         raise ValueError(f"labels must have at least two classes, got one class: {classes[0]!r}.")
     return classes, index

@@ -8,9 +8,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 from tqdm import tqdm
 
+from rnntk import checks
 from rnntk.linalg import lanczos, matrices
 from rnntk.predict.arguments import check_ridge
-from rnntk.predict.dynamics import Problem, check_semidefinite, prepare, spectrum
+from rnntk.predict.dynamics import (
+    Problem,
+    check_semidefinite,
+    prepare,
+    refuse_unresolved,
+    spectrum,
+)
 from rnntk.predict.factorization import resolution
 from rnntk.predict.losses import LOSSES, Loss, check_loss
 
@@ -72,8 +79,7 @@ def gradient_descent(
     """
     problem = prepare(kernel, y, kernel_test_train, initial_train, initial_test, loss)
     counts = _check_steps(steps)
-    if not (np.isfinite(step_size) and step_size > 0):
-        raise ValueError(f"step_size must be positive and finite, got {step_size}.")
+    checks.check_positive("step_size", step_size)
     _check_momentum(momentum)
     values, vectors = spectrum(problem.kernel, problem.rounding)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -81,7 +87,10 @@ def gradient_descent(
             weights = vectors.T @ (problem.labels - problem.initial)
             rates = values * (step_size / len(values))
             filters = _powers(rates, momentum, counts.ravel()) * (step_size / len(values))
-            outputs = problem.outputs(filters[..., None] * weights, counts, basis=vectors)
+            coefficients = filters[..., None] * weights
+            targets = problem.labels - problem.initial
+            refuse_unresolved(coefficients, values, targets, problem.rounding, "steps")
+            outputs = problem.outputs(coefficients, counts, basis=vectors)
         else:
             coefficients = _iterate(problem, LOSSES[loss], counts.ravel(), step_size, momentum)
             outputs = problem.outputs(coefficients, counts)

@@ -101,3 +101,27 @@ def check_semidefinite(smallest: float, largest: float, rounding: float, name: s
             f"{name} must be positive semidefinite, got an eigenvalue {smallest:.3g}; the "
             f"largest is {largest:.3g}, and rounding explains one down to {-rounding:.3g}."
         )
+
+
+def refuse_unresolved(
+    coefficients: Float[np.ndarray, "k n o"],
+    values: Float[np.ndarray, " n"],
+    targets: Float[np.ndarray, "n o"],
+    rounding: float,
+    name: str,
+) -> None:
+    """Refuse coefficients, in the eigenbasis, of which rounding makes more than the kernel.
+
+    Where an eigenvalue is 0 to rounding, as for equal points with different labels, they grow
+    without end: times a kernel wrong by ``rounding``, they outgrow the targets and all outputs.
+    """
+    # the largest entries, whose squares, unlike these, might overflow
+    size = np.linalg.norm(targets) + np.abs(values[:, None] * coefficients).max(axis=(1, 2))
+    error = rounding * np.abs(coefficients).max(axis=(1, 2))
+    if (error > size).any():
+        raise ValueError(
+            f"{name} must not be so long that rounding decides: the kernel has eigenvalues that "
+            f"are 0 within its rounding error {rounding:.3g}, and coefficients grew along them "
+            f"until that may move predictions by {error.max():.3g}. Stop earlier, or use "
+            "KernelRegression with a ridge."
+        )

@@ -99,12 +99,15 @@ def factorize(matrix: Float[np.ndarray, "n n"], ridge: float, rounding: float) -
     n = len(matrix)
     largest = float(np.abs(lanczos.ritz(lambda v: matrix @ v, n, -1, 1e-2)[0]).max())
 
-    def inverse(v: np.ndarray) -> np.ndarray:
-        return scipy.linalg.cho_solve((factor, True), v, check_finite=False)
+    scale = largest + ridge  # of numbers that Lanczos squares, which must not underflow
 
-    smallest = 1 / float(lanczos.ritz(inverse, n, -1, _TOLERANCE)[0][-1])
-    # a Ritz value of the inverse is below its largest eigenvalue, so this is above the smallest
-    refuse_indefinite(smallest - ridge, rounding)
+    def inverse(v: np.ndarray) -> np.ndarray:
+        return scale * scipy.linalg.cho_solve((factor, True), v, check_finite=False)
+
+    smallest = scale / float(lanczos.ritz(inverse, n, -1, _TOLERANCE)[0][-1])
+    # a Ritz value of the inverse is below its largest eigenvalue, so this is above the smallest;
+    # a large ridge leaves less of it than its own rounding
+    refuse_indefinite(smallest - ridge, rounding + matrices.resolution(n, ridge, np.float64))
     if not smallest > rounding:
         raise ValueError(
             f"kernel + ridge I is singular to rounding with ridge={ridge:.3g}: its smallest "

@@ -155,8 +155,10 @@ def fit(
     kernel = SequenceKernel.of(rnn, x, lengths, kind)
     labels = checks.check_labels(y, len(kernel))
     size = min(_RANK, len(kernel)) if rank is None else checks.check_size("rank", rank)
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
+    checks.check_positive("tolerance", tolerance, most=1.0)
+    checks.check_size("seed", seed, 0)
+    if memory is not None:
+        checks.check_positive("memory", memory)
     chosen, reason = (
         (method, "as asked") if method != "auto" else choose_method(len(kernel), memory)
     )
@@ -221,8 +223,7 @@ def choose_method(n: int, memory: float | None) -> tuple[str, str]:
     """The method for a number of sequences, and the reason in words."""
     if memory is None:
         memory = free_memory() / 2
-    if not memory > 0:
-        raise ValueError(f"memory must be a positive number of bytes, got {memory}.")
+    memory = checks.check_positive("memory", memory)
     for method, size in (("exact", _EXACT), ("float32", _SINGLE)):
         if size * n * n <= memory:
             return method, (

@@ -8,7 +8,7 @@ from jaxtyping import Float, Real
 from tqdm import tqdm
 
 from rnntk.predict.arguments import check_times
-from rnntk.predict.dynamics import Problem, prepare, spectrum
+from rnntk.predict.dynamics import Problem, prepare, refuse_unresolved, spectrum
 from rnntk.predict.losses import LOSSES, Loss
 
 # An explicit solver takes a step for about every 4 units of time x curvature x eigenvalue. Beyond
@@ -66,7 +66,8 @@ def gradient_flow(
         TypeError: if a kernel is not floating point or the labels are not real numbers.
         ValueError: for wrong shapes, NaN or infinity, an asymmetric kernel, a negative, infinite
             or unsorted time, labels that do not fit the loss, or an eigenvalue of the kernel that
-            is negative beyond rounding (docs/theory/spectrum.md).
+            is negative beyond rounding (docs/theory/spectrum.md), or so small, and the time so
+            long, that rounding would decide.
         FloatingPointError: if the solver gives up.
 
     Example:
@@ -85,7 +86,10 @@ def gradient_flow(
     if loss == "squared":
         weights = vectors.T @ (problem.labels - problem.initial)
         filters = flow_filter(values, times.ravel() / len(values))
-        return problem.outputs(filters[..., None] * weights, times, basis=vectors)
+        coefficients = filters[..., None] * weights
+        targets = problem.labels - problem.initial
+        refuse_unresolved(coefficients, values, targets, problem.rounding, "time")
+        return problem.outputs(coefficients, times, basis=vectors)
     coefficients = _integrate(problem, LOSSES[loss], times.ravel(), float(values[-1]))
     return problem.outputs(coefficients, times)
 
@@ -100,8 +104,14 @@ def flow_filter(
         >>> flow_filter(np.array([0.0, 1.0]), np.array([np.log(2)])).round(3)
         array([[0.693, 0.5  ]])
     """
-    # exprel(z) = (e^z - 1) / z has the limit 1 built in
-    return elapsed[:, None] * scipy.special.exprel(-values * elapsed[:, None])
+    times = elapsed[:, None]
+    with np.errstate(over="ignore"):
+        exponents = values * times
+    # exprel(z) = (e^z - 1) / z has the limit 1 built in; a product with 1 / z ends at z = infinity
+    early = times * scipy.special.exprel(-np.minimum(exponents, 1.0))
+    return np.where(
+        exponents < 1, early, -np.expm1(-exponents) / np.where(exponents < 1, 1, values)
+    )
 
 
 def _integrate(

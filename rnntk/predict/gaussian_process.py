@@ -165,6 +165,8 @@ class GaussianProcess:
             >>> process.sample(jax.random.key(0), 3, np.eye(2), np.eye(2)).round(6).tolist()
             [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
         """
+        checks.check_key(key)
+        checks.check_size("count", count)
         mean = self.mean(kernel_test_train)
         return draw(key, count, mean, self.covariance(kernel_test_train, kernel_test), self._slack)
 
@@ -219,8 +221,8 @@ def draw(
     slack: float,
 ) -> Float[np.ndarray, "count n_test *o"]:
     """Draws from a normal distribution, one and the same covariance for each output."""
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise ValueError(f"count must be a whole number of at least 1, got {count!r}.")
+    checks.check_key(key)
+    checks.check_size("count", count)
     values, vectors = spectrum((covariance + covariance.T) / 2, slack, "posterior covariance")
     columns = mean.reshape(len(mean), -1)
     normal = generator(key).standard_normal((count, *columns.shape))

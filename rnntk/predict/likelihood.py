@@ -161,8 +161,9 @@ def fit_hyperparameters(
         progress: show a bar.
 
     Raises:
-        TypeError, ValueError: for bad tokens or labels, an unknown parameter, bounds that are not
-            positive and ascending, or if every start's kernel is singular.
+        TypeError, ValueError: for bad tokens or labels, what is no key, numbers of starts or
+            iterations below 1, an unknown parameter, bounds that are not positive and ascending,
+            or if every start's kernel is singular.
         FloatingPointError: if the kernel overflows within the bounds, whatever ``w_std``.
 
     Example:
@@ -175,6 +176,9 @@ def fit_hyperparameters(
         True
     """
     _check_kind(kind)
+    checks.check_key(key)
+    checks.check_size("starts", starts)
+    checks.check_size("iterations", iterations)
     tokens, checked = checks.check_batch(x, lengths)
     labels = checks.check_labels(y, len(tokens))
     names = _check_parameters(parameters)
@@ -185,7 +189,7 @@ def fit_hyperparameters(
     low, high = np.log([limits[name] for name in names]).T
     given = [float(getattr(rnn, name)) if name in STDS else value for name in names]
     first = np.clip(np.log(np.maximum(given, 1e-300)), low, high)
-    drawn = np.asarray(jax.random.uniform(key, (max(starts - 1, 0), len(names))), np.float64)
+    drawn = np.asarray(jax.random.uniform(key, (starts - 1, len(names))), np.float64)
     search = _Search(rnn, tokens, checked, labels, kind, names, value)
     ends, maxima = [], []
     with tqdm(total=starts * iterations, desc="hyper-parameters", disable=not progress) as bar:
@@ -254,6 +258,8 @@ def _check_kind(kind: str) -> None:
 
 
 def _check_parameters(parameters: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(parameters, str) or not isinstance(parameters, Sequence):
+        raise TypeError(f"parameters must be a sequence of names, got {parameters!r}.")
     names = tuple(name for name in PARAMETERS if name in parameters)
     unknown = sorted(set(parameters) - set(PARAMETERS))
     if unknown or not names:
@@ -265,11 +271,16 @@ def _limits(
     names: Sequence[str], given: Mapping[str, tuple[float, float]], scale: float
 ) -> dict[str, tuple[float, float]]:
     """Bounds of each parameter that is fitted."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"bounds must be a mapping from names to pairs, got {given!r}.")
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(f"bounds must be of fitted parameters, {tuple(names)}, got {unknown}.")
     limits = {}
     for name in names:
-        low, high = given.get(name, BOUNDS[name])
+        pair = np.asarray(given.get(name, BOUNDS[name]))
+        if pair.shape != (2,) or pair.dtype.kind not in "fiu":
+            raise TypeError(f"bounds of {name} must be two real numbers, got {given[name]!r}.")
+        low, high = pair.tolist()
         if name == "noise" and name not in given:
             low, high = low * scale, high * scale
         if not 0 < low < high < np.inf:

@@ -172,4 +172,5 @@ class KernelRegression:
             2.0
         """
         inverse = self._factorization.inverse_diagonal
-        return float(len(inverse) - float(self.ridge) * inverse.sum())
+        # above the whole kernel's size, the ridge leaves nothing but rounding
+        return max(float(len(inverse) - float(self.ridge) * inverse.sum()), 0.0)

@@ -61,8 +61,7 @@ def solve(
     if not K.symmetric:
         raise ValueError(f"K must be the kernel of one batch with itself, got {K!r}.")
     labels = checks.check_labels(y, len(K))
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
+    checks.check_positive("tolerance", tolerance, most=1.0)
     return iterative.solve(
         StoredSystem(K),
         labels.reshape(len(labels), -1),

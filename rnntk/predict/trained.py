@@ -9,7 +9,7 @@ from jaxtyping import Float, Real
 from rnntk import checks
 from rnntk.linalg import matrices
 from rnntk.predict.arguments import check_cross, check_times
-from rnntk.predict.dynamics import spectrum
+from rnntk.predict.dynamics import refuse_unresolved, spectrum
 from rnntk.predict.factorization import resolution
 from rnntk.predict.flow import flow_filter
 from rnntk.predict.gaussian_process import check_prior
@@ -92,6 +92,10 @@ def trained_ensemble(
     times = check_times(time, "time", remedy)
     values, vectors = spectrum(matrix, resolution(matrix, ntk), "ntk")
     filters = flow_filter(values, times.ravel() / n)
+    targets = np.hstack([labels.reshape(n, -1), initial])  # outputs start as draws of the latter
+    refuse_unresolved(
+        filters[..., None] * (vectors.T @ targets), values, targets, resolution(matrix, ntk), "time"
+    )
     half = cross @ vectors
     weights, within = vectors.T @ labels, vectors.T @ initial @ vectors
     between = vectors.T @ initial_cross.T

@@ -11,6 +11,8 @@ from rnntk import checks, sequences
 from rnntk.network.elman import ElmanRNN
 from rnntk.train.losses import Loss
 
+_CLASSES = 1000  # more outputs than this and than labels are asked for, never inferred
+
 
 def check(
     rnn: ElmanRNN,
@@ -66,6 +68,11 @@ def _of_kind(
                 "without an axis of outputs, got None."
             )
         low, high = int(labels.min()), int(labels.max())
+        if output_dim is None and high >= max(_CLASSES, labels.size):
+            raise ValueError(
+                f"y must hold numbers of classes, counted from 0, got {high}, for which the "
+                f"network would need {high + 1} outputs; give output_dim if that is meant."
+            )
         outputs = high + 1 if output_dim is None else output_dim
         if loss.labels == "class" and not 0 <= low <= high < outputs:
             raise ValueError(

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, pairwise
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,8 @@ def fit(
         learning rate; the others go on.
 
     Raises:
-        TypeError: for tokens that are not floating point, or labels of the wrong type.
+        TypeError: for tokens that are not floating point, labels of the wrong type, what is no
+            key, no optax optimizer or no number.
         ValueError: for wrong shapes or labels, NaN or infinity, lengths or sizes out of range,
             independent initial states, which are drawn anew at each call, a generator that ends
             early or yields other shapes, or a checkpoint of another run.
@@ -135,6 +137,13 @@ def fit(
         ((3, 20), True)
     """
     found = resolve(loss)
+    if not isinstance(checkpoint, str | PathLike | None):
+        raise TypeError(f"checkpoint must be a path or None, got {checkpoint!r}.")
+    if memory_limit is not None:
+        checks.check_size("memory_limit", memory_limit)
+    if output_dim is not None:
+        checks.check_size("output_dim", output_dim)
+    checks.check_key(key)
     _check_settings(rnn, width, seeds, steps, learning_rate, optimizer, centre, batch_size)
     stored = y is not None or hasattr(x, "shape")
     if stored:
@@ -247,10 +256,13 @@ def _check_settings(
             "learning_rate must be given, or an optimizer in its place, got "
             f"{'neither' if optimizer is None else 'both'}."
         )
-    if learning_rate is not None and np.asarray(learning_rate).dtype.kind not in "fiu":
-        raise TypeError(f"learning_rate must be a number, got {learning_rate!r}.")
-    if learning_rate is not None and (not np.isfinite(learning_rate) or learning_rate <= 0):
-        raise ValueError(f"learning_rate must be finite and positive, got {learning_rate}.")
+    if learning_rate is not None:
+        checks.check_positive("learning_rate", learning_rate)
+    elif not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer must be an optax.GradientTransformation, such as optax.adam(1e-3), got "
+            f"{optimizer!r}."
+        )
     if centre not in CENTRES:
         raise ValueError(f"centre must be one of {CENTRES}, got {centre!r}.")
 
@@ -263,10 +275,14 @@ def _check_record(
         if record is not None:
             raise ValueError("record must come with metrics, got record alone.")
         return ()
+    if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
+        raise TypeError(f"metrics must be a mapping from names to functions, got {metrics!r}.")
     if record is None:
         if steps is None:
             raise ValueError("record must say at which steps of a generator to record, got None.")
         return (0, steps)
+    if np.ndim(record) != 1 or np.asarray(record).dtype.kind not in "fiu":
+        raise TypeError(f"record must be a sequence of whole numbers, got {record!r}.")
     given = [int(step) for step in record]
     if given != list(record) or not given or min(given) < 0 or max(given) > (steps or math.inf):
         last = "its last" if steps is None else str(steps)

@@ -132,7 +132,7 @@ def test_finite_width_refuses():
         bounds.finite_width(ElmanRNN(), key, x, width=3)
     with pytest.raises(ValueError, match=r"width must be a whole number of at least 4, got 64\.0"):
         bounds.finite_width(ElmanRNN(), key, x, width=64.0)
-    with pytest.raises(TypeError, match=r"key must be a JAX key, .* got 0\."):
+    with pytest.raises(TypeError, match=r"key must be a JAX random key, .* got 0\."):
         bounds.finite_width(ElmanRNN(), 0, x, width=16)
     with pytest.raises(ValueError, match="the infinite-width kernel of x must have a smallest"):
         bounds.finite_width(ElmanRNN(), key, x, width=16)

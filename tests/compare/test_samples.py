@@ -184,7 +184,7 @@ def test_a_call_goes_on_from_its_checkpoint(tmp_path):
         ({"error": 1.5}, "error must lie between 0 and 1, got 1.5"),
         ({"lengths": []}, "lengths must be ascending, at least one"),
         ({"lengths": [4, 2]}, r"lengths must be ascending, at least one, got \[4, 2\]"),
-        ({"step_size": -1.0}, "step_size must be positive and finite, got -1.0"),
+        ({"step_size": -1.0}, "step_size must be finite and positive, got -1.0"),
         (
             {"tokens": lambda key, n, t, d: datasets.unit_tokens(key, n + 1, t, d)},
             r"tokens must draw arrays of the shape .* got \(3, 2, 4\) for \(2, 2, 4\)",

@@ -95,7 +95,7 @@ def test_probabilities_are_calibrated_on_new_points(method):
         ([0.5, 1.0, 2.0], {}, "labels must be classes, got numbers that are not whole"),
         ([0.0, np.nan, 1.0], {}, "labels must be classes, got .* not finite"),
         ([0, 1, 0], {"method": "tree"}, r"method must be one of .*got 'tree'"),
-        ([0, 1, 0], {"C": 0.0}, "C must be positive and finite, got 0"),
+        ([0, 1, 0], {"C": 0.0}, "C must be finite and positive, got 0"),
         ([0, 1, 0], {"ridge": -1.0}, "ridge must be finite and not negative"),
     ],
 )

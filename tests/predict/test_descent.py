@@ -128,7 +128,7 @@ def test_large_kernels_and_other_losses_have_a_stable_step():
         (np.array([2, 1]), {}, ValueError, "steps must be sorted"),
         (1.5, {}, TypeError, "steps must be whole numbers, got float64"),
         (np.ones((2, 2), int), {}, ValueError, r"steps .* got shape \(2, 2\)"),
-        (1, {"step_size": 0.0}, ValueError, "step_size must be positive and finite, got 0"),
+        (1, {"step_size": 0.0}, ValueError, "step_size must be finite and positive, got 0"),
         (1, {"momentum": 1.0}, ValueError, r"momentum must lie in \[0, 1\), got 1"),
         (1, {"momentum": -0.1}, ValueError, "momentum must be finite and not negative"),
     ],

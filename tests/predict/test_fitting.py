@@ -246,7 +246,7 @@ def test_a_chosen_ridge_is_that_of_the_matrix(x64):
         ({"kind": "rbf"}, r"kind must be one of \('ntk', 'nngp'\), got 'rbf'"),
         ({"tolerance": 0.0}, "tolerance must lie between 0 and 1, got 0"),
         ({"rank": 0}, "rank must be a whole number of at least 1, got 0"),
-        ({"memory": -1.0}, "memory must be a positive number of bytes"),
+        ({"memory": -1.0}, "memory must be finite and positive, got -1.0"),
         ({"ridge": -1.0}, "ridge must be finite and not negative, got -1"),
         ({"ridge": -1.0, "method": "nystrom"}, "ridge must be finite and not negative, got -1"),
         (
