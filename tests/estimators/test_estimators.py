@@ -214,7 +214,9 @@ def test_what_does_not_fit_is_named():
         RNTKRegressor(kernel="rbf").fit(X, y)
     with pytest.raises(ValueError, match=r"classifier must be one of .*got 'tree'"):
         RNTKClassifier(classifier="tree").fit(X, np.sign(y))
-    with pytest.raises(ValueError, match="n_components must be at least 1, got 0"):
+    with pytest.raises(
+        ValueError, match="n_components must be a whole number of at least 1, got 0"
+    ):
         RNTKTransformer(n_components=0).fit(X)
     fitted = RNTKRegressor().fit(X, y)
     with pytest.raises(ValueError, match="the token size of fit"):
