@@ -74,7 +74,7 @@ def check_positive(name: str, value: Any, most: float = np.inf) -> float:
     return float(given)
 
 
-def check_key(key: Any, name: str = "key") -> None:
+def check_key(key: Any) -> None:
     """Refuse what is not one JAX random key, typed or of raw numbers; tracers pass as such.
 
     Raises:
@@ -88,10 +88,10 @@ def check_key(key: Any, name: str = "key") -> None:
     dtype = key.dtype if isinstance(key, jax.Array | np.ndarray) else np.dtype(object)
     typed = jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not (typed or dtype == np.uint32):
-        raise TypeError(f"{name} must be a JAX random key, such as jax.random.key(0), got {key!r}.")
+        raise TypeError(f"key must be a JAX random key, such as jax.random.key(0), got {key!r}.")
     single = key.shape == () if typed else key.ndim == 1 and key.size in (2, 4)
     if not single:
-        raise ValueError(f"{name} must be one JAX random key, got an array of shape {key.shape}.")
+        raise ValueError(f"key must be one JAX random key, got an array of shape {key.shape}.")
 
 
 def refuse_masked(name: str, value: Any) -> None:
@@ -223,7 +223,9 @@ def check_labels(y: ArrayLike, n: int) -> Float[np.ndarray, " n"] | Float[np.nda
             f"y must hold one label for each of the {n} training points, shape ({n},) or "
             f"({n}, outputs), got {labels.shape}."
         )
-    return check_values(labels)
+    values = check_values(labels)
+    refuse_unsquarable("y", values)
+    return values
 
 
 def check_values(labels: np.ndarray, name: str = "y") -> Float[np.ndarray, "..."]:
@@ -237,15 +239,18 @@ def check_values(labels: np.ndarray, name: str = "y") -> Float[np.ndarray, "..."
             f"{name} must be finite, got {labels[index]} at {index}, "
             f"{finite.size - int(finite.sum())} such values in all."
         )
+    return labels.astype(np.float64)
+
+
+def refuse_unsquarable(name: str, values: Float[np.ndarray, "..."]) -> None:
+    """Refuse what least squares cannot sum up: squares beyond the range of float64."""
     with np.errstate(over="ignore"):
-        values = labels.astype(np.float64)
         total = np.square(values).sum()
     if not np.isfinite(total):
         raise ValueError(
             f"{name} must have a sum of squares within float64, got a largest entry of size "
-            f"{np.abs(labels).max():.3g}: scale it down."
+            f"{np.abs(values).max():.3g}: scale it down."
         )
-    return values
 
 
 def overflow(what: str, dtype: Any) -> str:

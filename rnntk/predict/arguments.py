@@ -70,4 +70,6 @@ def check_initial(
     values = np.asarray(initial)
     if values.shape != shape:
         raise ValueError(f"{name} must have shape {shape} like the labels, got {values.shape}.")
-    return checks.check_values(values, name).reshape(flat)
+    values = checks.check_values(values, name)
+    checks.refuse_unsquarable(name, values)
+    return values.reshape(flat)
