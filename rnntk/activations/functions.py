@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from rnntk import checks
 from rnntk.activations import accuracy, hermite
 from rnntk.activations.activation import Activation
 from rnntk.activations.hermite import Fn
@@ -51,8 +52,8 @@ def from_function(fn: Callable[[Array], Array], *, tolerance: float | None = Non
         raise TypeError(
             f"activation must be hashable, got {fn!r}: a class with __eq__ needs __hash__."
         )
-    if tolerance is not None and not 0 < tolerance < 1:
-        raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
+    if tolerance is not None:
+        checks.check_positive("tolerance", tolerance, most=1.0)
     found = _from_function(fn, tolerance)
     _check_smooth(found, np.dtype(jnp.result_type(float)))
     return found

@@ -8,7 +8,7 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 
-from rnntk import spectrum
+from rnntk import checks, spectrum
 from rnntk.linalg import enclosure, matrices
 
 
@@ -89,8 +89,7 @@ def generalization(
     columns = targets.reshape(n, -1).astype(np.float64)
     if not np.isfinite(columns).all():
         raise ValueError("y must be finite, got NaN or infinity.")
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie between 0 and 1, got {delta}.")
+    checks.check_positive("delta", delta, most=1.0)
     smallest = resolved(K, "K")
     # powers of two keep all that follows in range
     scaled, power = enclosure.rescaled(A, float(np.abs(A).max()))

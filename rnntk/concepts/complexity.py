@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from rnntk import checks
 from rnntk.concepts.scalar_functions import ScalarFunction
 
 CONSTANT = 1e4
@@ -47,8 +48,7 @@ def complexity(f: ScalarFunction, size: float, eps: float) -> Complexity:
         )
     if not 0 < size < math.inf:
         raise ValueError(f"betas must have a positive finite norm for complexities, got {size}.")
-    if not 0 < eps < 1:
-        raise ValueError(f"eps must lie between 0 and 1, got {eps}.")
+    checks.check_positive("eps", eps, most=1.0)
     samples = width = math.inf
     if size < f.radius:
         i, logs = _log_sizes(f, size)

@@ -87,10 +87,8 @@ def gradient_descent(
             weights = vectors.T @ (problem.labels - problem.initial)
             rates = values * (step_size / len(values))
             filters = _powers(rates, momentum, counts.ravel()) * (step_size / len(values))
-            coefficients = filters[..., None] * weights
-            targets = problem.labels - problem.initial
-            refuse_unresolved(coefficients, values, targets, problem.rounding, "steps")
-            outputs = problem.outputs(coefficients, counts, basis=vectors)
+            refuse_unresolved(filters, weights, values, problem.rounding, "steps")
+            outputs = problem.outputs(filters[..., None] * weights, counts, basis=vectors)
         else:
             coefficients = _iterate(problem, LOSSES[loss], counts.ravel(), step_size, momentum)
             outputs = problem.outputs(coefficients, counts)

@@ -104,20 +104,23 @@ def check_semidefinite(smallest: float, largest: float, rounding: float, name: s
 
 
 def refuse_unresolved(
-    coefficients: Float[np.ndarray, "k n o"],
+    filters: Float[np.ndarray, "k n"],
+    weights: Float[np.ndarray, "n o"],
     values: Float[np.ndarray, " n"],
-    targets: Float[np.ndarray, "n o"],
     rounding: float,
     name: str,
 ) -> None:
-    """Refuse coefficients, in the eigenbasis, of which rounding makes more than the kernel.
+    """Refuse coefficients, filters times weights, of which rounding makes more than the kernel.
+
+    The weights are the targets in the eigenbasis, whose eigenvalues are ``values``.
 
     Where an eigenvalue is 0 to rounding, as for equal points with different labels, they grow
     without end: times a kernel wrong by ``rounding``, they outgrow the targets and all outputs.
     """
     # the largest entries, whose squares, unlike these, might overflow
-    size = np.linalg.norm(targets) + np.abs(values[:, None] * coefficients).max(axis=(1, 2))
-    error = rounding * np.abs(coefficients).max(axis=(1, 2))
+    coefficients = np.abs(filters) * np.abs(weights).max(axis=1)
+    size = np.linalg.norm(weights) + (values * coefficients).max(axis=1)
+    error = rounding * coefficients.max(axis=1)
     if (error > size).any():
         raise ValueError(
             f"{name} must not be so long that rounding decides: the kernel has eigenvalues that "

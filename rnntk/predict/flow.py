@@ -86,10 +86,8 @@ def gradient_flow(
     if loss == "squared":
         weights = vectors.T @ (problem.labels - problem.initial)
         filters = flow_filter(values, times.ravel() / len(values))
-        coefficients = filters[..., None] * weights
-        targets = problem.labels - problem.initial
-        refuse_unresolved(coefficients, values, targets, problem.rounding, "time")
-        return problem.outputs(coefficients, times, basis=vectors)
+        refuse_unresolved(filters, weights, values, problem.rounding, "time")
+        return problem.outputs(filters[..., None] * weights, times, basis=vectors)
     coefficients = _integrate(problem, LOSSES[loss], times.ravel(), float(values[-1]))
     return problem.outputs(coefficients, times)
 

@@ -221,8 +221,6 @@ def draw(
     slack: float,
 ) -> Float[np.ndarray, "count n_test *o"]:
     """Draws from a normal distribution, one and the same covariance for each output."""
-    checks.check_key(key)
-    checks.check_size("count", count)
     values, vectors = spectrum((covariance + covariance.T) / 2, slack, "posterior covariance")
     columns = mean.reshape(len(mean), -1)
     normal = generator(key).standard_normal((count, *columns.shape))

@@ -90,14 +90,14 @@ def trained_ensemble(
     prior = check_prior(nngp_test, len(cross), "nngp_test")
     remedy = "; a time of many n / (smallest eigenvalue) is as good as infinite"
     times = check_times(time, "time", remedy)
-    values, vectors = spectrum(matrix, resolution(matrix, ntk), "ntk")
+    rounding = resolution(matrix, ntk)
+    values, vectors = spectrum(matrix, rounding, "ntk")
     filters = flow_filter(values, times.ravel() / n)
-    targets = np.hstack([labels.reshape(n, -1), initial])  # outputs start as draws of the latter
-    refuse_unresolved(
-        filters[..., None] * (vectors.T @ targets), values, targets, resolution(matrix, ntk), "time"
-    )
+    weights, start = vectors.T @ labels.reshape(n, -1), vectors.T @ initial
+    # outputs start as draws with the covariance of initial
+    refuse_unresolved(filters, np.hstack([weights, start]), values, rounding, "time")
     half = cross @ vectors
-    weights, within = vectors.T @ labels, vectors.T @ initial @ vectors
+    within = start @ vectors
     between = vectors.T @ initial_cross.T
     means, covariances = [], []
     for row in filters:

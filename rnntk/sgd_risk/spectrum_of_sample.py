@@ -71,8 +71,7 @@ def population(
     targets = checks.check_labels(y, n)
     if targets.ndim != 1:
         raise ValueError(f"y must hold one number for each of the {n} inputs, got {targets.shape}.")
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie between 0 and 1, got {delta}.")
+    checks.check_positive("delta", delta, most=1.0)
     values, vectors = scipy.linalg.eigh(A / n, check_finite=False)
     floor = matrices.resolution(n, matrices.size_of_spectrum(values), np.asarray(K).dtype)
     kept = values > floor

@@ -162,8 +162,7 @@ def certify(
         raise TypeError("certify of a network needs x, its tokens (n, t, d).")
     rtol = _RTOL if rtol is None else rtol
     max_bits = ball_kernel.MAX_BITS if max_bits is None else max_bits
-    if not 0 < rtol < 1:
-        raise ValueError(f"rtol must lie between 0 and 1, got {rtol}.")
+    checks.check_positive("rtol", rtol, most=1.0)
     if max_bits < ball_kernel.FIRST_BITS:
         raise ValueError(f"max_bits must be at least {ball_kernel.FIRST_BITS}, got {max_bits}.")
     ball_kernel.check_supported(subject)
