@@ -35,7 +35,7 @@ from rnntk.tiling.executors import local_run
 from rnntk.tiling.threads import in_threads
 from rnntk.tiling.tiles import Cut, Grid, InMemory, Tile, assemble, cut, cuts, equal_cuts, even_size
 
-Batch = tuple[Float[Array, "_ _ d"], Int[Array | np.ndarray, " _"] | None]
+Batch = tuple[Float[Array | np.ndarray, "_ _ d"], Int[Array | np.ndarray, " _"] | None]
 Sides = tuple[Marginals, ...]  # for each direction of reading
 Pieces = dict[Cut, Sides]  # of a batch, as tiles need them
 _CHECKED = 4096  # sequences whose marginals are looked at together
@@ -120,7 +120,7 @@ def infinite_kernel(
         _marginals(rnn, scales, batch, _size(len(batch[0]), platform)) for batch in batches
     )
     two = other[0] if other else one
-    if not all(map(checks.is_concrete, jax.tree.leaves((rnn, one, two)))):
+    if not concrete:
         return _compiled(None)(rnn, scales, _joined(one), _joined(two), mirror=x2 is None)
     for side in (one, *other):
         _check_range(rnn, side)
@@ -211,7 +211,10 @@ def _bucketed(batch: Batch, steps: int) -> Batch:
     n, t, d = x.shape
     padded = np.zeros((n, max(8, 1 << (steps - 1).bit_length()), d), x.dtype)
     padded[:, :t] = x
-    return jax.device_put(padded, _device(x)), np.full(n, t) if lengths is None else lengths
+    lengths = np.full(n, t) if lengths is None else lengths
+    if isinstance(x, jax.Array) and x.committed:
+        return jax.device_put(padded, x.sharding), lengths
+    return padded, lengths  # which the program takes sooner than it is put anywhere
 
 
 def _device(x: Array) -> jax.Device:

@@ -40,6 +40,7 @@ class Marginals(NamedTuple):
     start: Int[Array, " n"] | None  # first step, where sequences are aligned at their ends
     lengths: Int[Array, " n"] | None  # of sequences aligned at their starts
     layers: tuple[LayerMarginals, ...]
+    left: Bool[Array, " n"] | None = None  # whether the recursion has left the dtype's range
 
     @property
     def steps(self) -> int:
@@ -83,7 +84,9 @@ def prepare(
         layers.append(layer)
         root_token, root_below = squares.u * layer.root_K, squares.u * layer.root_B
     lengths = lengths if start is None else None
-    return Marginals(_chunked(x), _chunked(directions), start, lengths, tuple(layers))
+    found = Marginals(_chunked(x), _chunked(directions), start, lengths, tuple(layers))
+    # one program with the rest: another would take a tenth of the smallest call
+    return found._replace(left=jnp.any(jnp.stack(_out_of_range(rnn, found)), axis=(0, 1, 2)))
 
 
 def _chunked(x: Float[Array, "n t d"]) -> Tokens:
@@ -154,9 +157,9 @@ def check_range(rnn: ElmanRNN, side: Marginals, start: int = 0) -> None:
 
     ``start`` is the number of the first sequence.
     """
-    large, small, left = _out_of_range(rnn, side)
-    if not left:
+    if not np.asarray(side.left).any():
         return
+    large, small = _out_of_range(rnn, side)
     first = np.zeros(side.size, int) if side.start is None else np.asarray(side.start)
     info = jnp.finfo(side.dtype)
     for number, layer in enumerate(side.layers):
@@ -174,11 +177,10 @@ def check_range(rnn: ElmanRNN, side: Marginals, start: int = 0) -> None:
                 )
 
 
-@jax.jit
 def _out_of_range(
     rnn: ElmanRNN, side: Marginals
-) -> tuple[Bool[Array, "layers t n"], Bool[Array, "layers t n"], Bool[Array, ""]]:
-    """Where variances are too large, where they are too small, and whether there is any of both."""
+) -> tuple[Bool[Array, "layers t n"], Bool[Array, "layers t n"]]:
+    """Where variances are too large, and where they are too small."""
     info, t, n = jnp.finfo(side.dtype), side.steps, side.size
     nonzero = jnp.any(jnp.stack(side.tokens) != 0, axis=0)
     token: Array = jnp.any(nonzero.reshape(t, -1, n), axis=1)
@@ -197,5 +199,4 @@ def _out_of_range(
         signal = token | (recurrent & (layer.root_K_before > 0))
         too_small.append(real & signal & (jnp.square(layer.root_L) < info.tiny / info.eps))
         token = fed & (layer.root_K > 0)  # of the layer above
-    large, small = jnp.stack(too_large), jnp.stack(too_small)
-    return large, small, jnp.any(large | small)
+    return jnp.stack(too_large), jnp.stack(too_small)
