@@ -239,15 +239,17 @@ def choose_method(n: int, memory: float | None) -> tuple[str, str]:
 def _nystrom(
     kernel: SequenceKernel, labels: np.ndarray, ridge: float, rank: int, seed: int, reason: str
 ) -> SequenceRegression:
-    """Ridge regression on Nystrom features, by least squares."""
+    """Ridge regression on Nystrom features, by their singular values: digits at any ridge."""
     if not kernel.diagonal.any():
         raise ValueError("x must not be zero throughout, as the kernel is: nothing has features.")
     part = pivoted_cholesky(kernel.columns, kernel.diagonal, rank, seed)
     width = part.factor.shape[1]
     y = labels.reshape(len(labels), -1)
-    stacked = np.vstack([part.factor, math.sqrt(ridge) * np.eye(width)])
-    right = np.vstack([y, np.zeros((width, y.shape[1]))])
-    weights = scipy.linalg.lstsq(stacked, right, check_finite=False)[0]
+    rotated, upper = scipy.linalg.qr_multiply(part.factor, y.T)
+    left, sizes, right = scipy.linalg.svd(upper, check_finite=False)
+    kept = sizes > np.finfo(float).eps * sizes[0]
+    left, sizes, right = left[:, kept], sizes[kept], right[kept]
+    weights = right.T @ ((rotated @ left) / (sizes + ridge / sizes)).T
     # features of x are L^-1 k(landmarks, x), L the factor's rows at the landmarks
     triangle = part.factor[part.pivots]
     coefficients = scipy.linalg.solve_triangular(triangle, weights, lower=True, trans="T")

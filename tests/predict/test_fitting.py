@@ -119,6 +119,16 @@ def test_nystrom_comes_nearer_with_its_rank(x64):
     assert remainders[0] > 2 * remainders[1]
 
 
+def test_nystrom_keeps_its_digits_at_any_ridge(x64):
+    x, y = data(24, d=1)
+    K = np.asarray(rnntk.infinite_kernel(rnntk.ElmanRNN(), x).ntk)
+    for ridge in (1e8, 1e160, 1e300):
+        model = fit(rnntk.ElmanRNN(), x, y, ridge, method="nystrom", rank=24)
+        # beside such a ridge the kernel is nothing; the features may drop 1e-14 of it
+        limit = (K / ridge) @ y
+        np.testing.assert_allclose(model.predict(x), limit, atol=1e-5 * np.abs(limit).max())
+
+
 def test_auto_takes_what_fits_and_says_so():
     x, y = data(40)
     x = x.astype(np.float32)
