@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 RNN, KEY = rnntk.ElmanRNN(), jax.random.key(0)
 X = np.random.default_rng(0).standard_normal((6, 3, 2)).astype(np.float32)
 Y, K = X[:, -1, 0], np.eye(6)
+MASKED = np.ma.masked_equal(K, 1.0)
 
 
 @pytest.fixture
@@ -55,8 +56,24 @@ REFUSED = {
     "y must have a sum of squares within float64, got a largest entry of size 1e": lambda: (
         predict.KernelRegression(K, np.full(6, 1e308))
     ),
+    "kernel must have no masked entries": lambda: train.stable_rate(MASKED),
+    "kernel must be positive semidefinite, got eigenvalues up to -1": lambda: train.stable_rate(-K),
+    "kernel_test_train must have no masked": lambda: predict.KernelClassifier(
+        K, [0, 1] * 3
+    ).predict(MASKED),
+    "labels must be all numbers or all text": lambda: predict.KernelClassifier(
+        K, [1, "1", 0, 0, 1, 0]
+    ),
+    "values must have no masked entries": lambda: compare.growth(range(1, 7), MASKED[0]),
+    "values must be finite, got nan": lambda: compare.growth([1, 2, 3, 4], [1, np.nan, 2, 3]),
+    "values must be positive numbers": lambda: compare.growth([1, 2, 3, 4], [1, 0, 2, 3]),
+    "values must be one for each of 4 lengths, got 3": lambda: compare.growth(
+        [1, 2, 3, 4], [1, 2, 3]
+    ),
+    "lengths must be real numbers": lambda: compare.growth("abcd", [1, 2, 3, 4]),
     "starts must be a whole number": lambda: fitted(starts=0),
     "iterations must be a whole number": lambda: fitted(iterations=0),
+    "parameters must be some of": lambda: fitted(parameters=[["w_std"]]),
     "parameters must be a sequence of names": lambda: fitted(parameters="v_std"),
     "bounds must be a mapping": lambda: fitted(bounds=[1]),
     "bounds of v_std must be two real": lambda: fitted(bounds={"v_std": ("a", 2)}),
@@ -107,6 +124,11 @@ def test_keys_of_both_kinds_pass_one_at_a_time():
 
 def test_an_optimizer_of_optax_passes():
     assert trained(optimizer=optax.sgd(0.1), learning_rate=None).steps == 2
+
+
+def test_no_new_points_have_no_class():
+    machine = predict.KernelClassifier(K, [0, 1] * 3, "svm")
+    assert machine.predict(K[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("ridge", [1e16, 1e150, 1e300])

@@ -7,6 +7,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 
+from rnntk import checks
+
 EXPONENTS = np.linspace(0.05, 0.95, 91)
 """Of stretched exponentials."""
 LEAST_ERROR = 1e-6
@@ -67,6 +69,7 @@ def growth(lengths: Sequence[int] | Real[ArrayLike, " k"], values: Real[ArrayLik
         values: positive, one for each.
 
     Raises:
+        TypeError: for what is not a real number.
         ValueError: for fewer, or what is not positive and finite.
 
     Example:
@@ -76,14 +79,11 @@ def growth(lengths: Sequence[int] | Real[ArrayLike, " k"], values: Real[ArrayLik
         >>> found.best, found.laws["polynomial"].formula
         ('polynomial', '3 L^1.5')
     """
-    at, sizes = np.asarray(lengths, float), np.asarray(values, float)
-    if at.ndim != 1 or len(np.unique(at)) < 4 or (at <= 0).any() or sizes.shape != at.shape:
-        raise ValueError(
-            f"lengths must be at least four different positive numbers, with a value each, got "
-            f"{len(np.unique(at))} and {sizes.size} values."
-        )
-    if not ((sizes > 0) & np.isfinite(sizes)).all():
-        raise ValueError(f"values must be positive and finite, got {sizes.tolist()}.")
+    at, sizes = _check_positive(lengths, "lengths"), _check_positive(values, "values")
+    if len(np.unique(at)) < 4:
+        raise ValueError(f"lengths must be at least four different numbers, got {at.tolist()}.")
+    if len(sizes) != len(at):
+        raise ValueError(f"values must be one for each of {len(at)} lengths, got {len(sizes)}.")
     logs = np.log(sizes)
     fits = [_fit(at, logs, float(c)) for c in EXPONENTS]
     laws = {
@@ -93,6 +93,14 @@ def growth(lengths: Sequence[int] | Real[ArrayLike, " k"], values: Real[ArrayLik
     }
     first, second, _ = sorted(laws, key=lambda name: laws[name].score)
     return Growth(laws, first, laws[second].score - laws[first].score)
+
+
+def _check_positive(values: ArrayLike | Sequence[int], name: str) -> Float[np.ndarray, " k"]:
+    checks.refuse_masked(name, values)
+    found = checks.check_values(np.asarray(values), name)
+    if found.ndim != 1 or (found <= 0).any():
+        raise ValueError(f"{name} must be positive numbers along one axis, got {found.tolist()}.")
+    return found
 
 
 def _fit(at: np.ndarray, logs: np.ndarray, exponent: float) -> Law:

@@ -102,7 +102,8 @@ class KernelClassifier:
             array([[ 0.25, -0.25],
                    [-0.25,  0.25]])
         """
-        return self._decide(np.asarray(kernel_test_train))
+        # as it is given: an array of it alone would have lost its mask
+        return self._decide(kernel_test_train)
 
     def predict(
         self, kernel_test_train: Float[ArrayLike, "n_test n"]
@@ -153,6 +154,10 @@ def check_classes(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The distinct labels, and which of them each point has."""
     checks.refuse_masked("labels", labels)
     given = np.asarray(labels)
+    if given.dtype.kind == "U" and not all(isinstance(label, str) for label in labels):
+        raise TypeError(
+            "labels must be all numbers or all text: an array makes 1 and '1' one class."
+        )
     if given.shape != (n,):
         raise ValueError(
             f"labels must hold one class for each of the {n} training points, got {given.shape}."
@@ -166,7 +171,7 @@ def check_classes(labels: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     except TypeError as error:  # objects without an order, None among them
         raise TypeError(f"labels must be integers or text, all of one kind: {error}.") from error
     if len(classes) < 2:
-        raise ValueError(f"labels must have at least two classes, got one class: {classes[0]!r}.")
+        raise ValueError(f"labels must have at least two classes, got one class: {classes[0]}.")
     return classes, index
 
 
@@ -201,6 +206,8 @@ def _machine(
 
     def decide(kernel_test_train: Float[np.ndarray, "n_test n"]) -> Float[np.ndarray, "n_test c"]:
         cross = check_cross(kernel_test_train, len(matrix))
+        if len(cross) == 0:  # which scikit-learn refuses
+            return np.zeros((0, count))
         values = machine.decision_function(cross / scale)
         return values if count > 2 else np.stack([-values, values], axis=1)
 

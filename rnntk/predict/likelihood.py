@@ -261,8 +261,7 @@ def _check_parameters(parameters: Sequence[str]) -> tuple[str, ...]:
     if isinstance(parameters, str) or not isinstance(parameters, Sequence):
         raise TypeError(f"parameters must be a sequence of names, got {parameters!r}.")
     names = tuple(name for name in PARAMETERS if name in parameters)
-    unknown = sorted(set(parameters) - set(PARAMETERS))
-    if unknown or not names:
+    if not names or any(name not in PARAMETERS for name in parameters):
         raise ValueError(f"parameters must be some of {PARAMETERS}, got {tuple(parameters)}.")
     return names
 

@@ -9,6 +9,7 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from rnntk import checks
 from rnntk.linalg import matrices
 from rnntk.network.elman import Params
 from rnntk.network.forward import forward
@@ -57,6 +58,7 @@ def stable_rate(
         raise ValueError(
             f"loss must have bounded second derivatives to have a stable rate, got {found.name!r}."
         )
+    checks.refuse_masked("kernel", kernel)
     array = np.asarray(kernel)
     n = len(array) if array.ndim else 0
     if array.ndim == 4:
@@ -64,6 +66,10 @@ def stable_rate(
     matrix = matrices.check_symmetric(array, "kernel")
     last = len(matrix) - 1
     largest = float(scipy.linalg.eigvalsh(matrix, subset_by_index=[last, last])[0])
+    if largest < 0:
+        raise ValueError(
+            f"kernel must be positive semidefinite, got eigenvalues up to {largest:.3g}."
+        )
     return 2 * n / (found.curvature * largest) if largest > 0 else float("inf")
 
 

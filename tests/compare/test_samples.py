@@ -38,11 +38,10 @@ def test_growth_finds_the_law(law, values):
     assert best.score == pytest.approx(score, rel=1e-9)
 
 
-def test_growth_refuses():
-    with pytest.raises(ValueError, match=r"at least four different positive numbers.* got 3 and 3"):
-        compare.growth([1, 2, 3], np.ones(3))
-    with pytest.raises(ValueError, match="values must be positive and finite"):
-        compare.growth([1, 2, 3, 4], np.array([1, 2, np.inf, 3]))
+def test_growth_refuses_fewer_than_four_lengths():
+    for few in ([1, 2, 3], [1, 2, 3, 3]):
+        with pytest.raises(ValueError, match="lengths must be at least four different numbers"):
+            compare.growth(few, np.ones(len(few)))
 
 
 def test_crossings():
