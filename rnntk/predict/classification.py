@@ -18,7 +18,7 @@ from rnntk.predict.regression import KernelRegression
 
 METHODS = ("least_squares", "svm")
 _FOLDS = 5
-Decide = Callable[[Float[np.ndarray, "n_test n"]], Float[np.ndarray, "n_test c"]]
+Decide = Callable[[ArrayLike], Float[np.ndarray, "n_test c"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +204,7 @@ def _machine(
 
     machine = SVC(kernel="precomputed", C=C, decision_function_shape="ovr").fit(matrix, index)
 
-    def decide(kernel_test_train: Float[np.ndarray, "n_test n"]) -> Float[np.ndarray, "n_test c"]:
+    def decide(kernel_test_train: Float[ArrayLike, "n_test n"]) -> Float[np.ndarray, "n_test c"]:
         cross = check_cross(kernel_test_train, len(matrix))
         if len(cross) == 0:  # which scikit-learn refuses
             return np.zeros((0, count))
