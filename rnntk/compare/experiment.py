@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, PRNGKeyArray, Real
 from tqdm import tqdm
@@ -179,14 +180,14 @@ class _Run:
         y = jnp.asarray(p.y, p.x.dtype)
         measures = Measures(self.rnn, p.x, p.lengths, y, min(KERNEL_OF, len(p.y)))
         metrics = {
-            "outputs": learnt(self.rnn, p.x, p.lengths),
-            "kernel": measures.kernel,
-            "movement": measures.movement,
-            "flipped": measures.flipped,
+            "outputs": Partial(learnt, self.rnn, p.x, p.lengths),
+            "kernel": Partial(Measures.kernel, measures),
+            "movement": Partial(Measures.movement, measures),
+            "flipped": Partial(Measures.flipped, measures),
         }
         trained = self._fit(self.rnn, width, metrics, "network", progress)
         line = linearize(self.rnn)
-        outputs = {"outputs": learnt(line, p.x, p.lengths)}
+        outputs = {"outputs": Partial(learnt, line, p.x, p.lengths)}
         linear = self._fit(line, width, outputs, "linearized", progress)
         if min(trained.steps, linear.steps) < self.steps:
             return None

@@ -1,6 +1,7 @@
 """What is measured of a network while it trains: functions of its parameters, then and at first."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,22 +18,29 @@ from rnntk.train import functions
 from rnntk.train.functions import Function
 
 
-def learnt(function: Function, x: Float[Array, "n t d"], lengths: Int[Array, " n"] | None) -> Any:
-    """A metric: outputs less those at initialization."""
+def learnt(
+    function: Function,
+    x: Float[Array, "n t d"],
+    lengths: Int[Array, " n"] | None,
+    params: Params,
+    initial: Params,
+) -> Float[Array, "n o"] | Float[Array, "n t o"]:
+    """Outputs less those at initialization."""
+    rnn = functions.network(function)
+    width = networks(rnn, params)[0]["V"].shape[1]
+    model = functions.model_of(function, width, x, "none")
+    now, start = (functions.outputs(model, p, initial, x, lengths) for p in (params, initial))
+    return now - start
 
-    def outputs_of(params: Params, initial: Params) -> Array:
-        rnn = functions.network(function)
-        width = networks(rnn, params)[0]["V"].shape[1]
-        model = functions.model_of(function, width, x, "none")
-        now, start = (functions.outputs(model, p, initial, x, lengths) for p in (params, initial))
-        return now - start
 
-    return outputs_of
-
-
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["rnn", "x", "lengths", "y"],
+    meta_fields=["kernel_of"],
+)
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """Metrics for :func:`rnntk.train.fit`, each a method.
+    """Data of metrics for :func:`rnntk.train.fit`, each a method.
 
     Attributes:
         rnn: the network.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -237,10 +238,10 @@ def finite(model: Model, x: Array, lengths: Array | None, member: Member) -> Arr
     return good if member.offsets is None else good & jnp.isfinite(member.offsets).all()
 
 
-def measure(metrics: tuple[tuple[str, Any], ...], member: Member) -> dict[str, Array]:
-    """The metrics of a network."""
+def measure(metrics: dict[str, Partial], member: Member) -> dict[str, Array]:
+    """The metrics of a network; what they hold are arguments of the program, not constants."""
     params = replaced(member.initial, member.state.weights)
-    return {name: jnp.asarray(metric(params, member.initial)) for name, metric in metrics}
+    return {name: jnp.asarray(metric(params, member.initial)) for name, metric in metrics.items()}
 
 
 def on_members(

@@ -5,13 +5,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
@@ -64,7 +64,7 @@ class Task:
     sizes: tuple[int, int]
     average: bool
     steps: int | None
-    metrics: tuple[tuple[str, Metric], ...]
+    metrics: dict[str, Partial]
     record: tuple[int, ...]
 
 
@@ -134,7 +134,7 @@ def _begin(task: Task, numbers: range) -> Progress:
     now = Progress(
         members=descent.on_members(descent.draw, (1, 2, 3, 4), (*made, task.key, task.data), which),
         losses=np.zeros((len(numbers), 0), task.data.x.dtype),
-        metrics={name: np.zeros((len(numbers), 0)) for name, _ in task.metrics},
+        metrics={name: np.zeros((len(numbers), 0)) for name in task.metrics},
         diverged=np.full(len(numbers), -1),
         done=0,
     )
@@ -198,8 +198,8 @@ def _recorded(task: Task, now: Progress) -> Progress:
         return now
     live = np.flatnonzero(now.diverged < 0)
     members = [now.members[i] for i in live]
-    found = descent.on_members(descent.measure, (0,), (task.metrics,), members)
-    shapes = jax.eval_shape(partial(descent.measure, task.metrics), now.members[0])
+    found = descent.on_members(descent.measure, (), (task.metrics,), members)
+    shapes = jax.eval_shape(descent.measure, task.metrics, now.members[0])
     metrics = {}
     for name, before in now.metrics.items():
         like, gone = shapes[name], len(live) < len(now.members)
@@ -293,6 +293,6 @@ def _configuration(task: Task, numbers: range) -> dict[str, Any]:
         "batch_size": str(recipe.batch_size),
         "centre": task.model.centre,
         "average": str(task.average),
-        "metrics": str([name for name, _ in task.metrics]),
+        "metrics": str(list(task.metrics)),
         "record": str(task.record),
     }

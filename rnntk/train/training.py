@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Real
 
@@ -105,7 +106,8 @@ def fit(
             kernel of one; or ``"none"``.
         average: keep the mean of the parameters after each step too.
         metrics: functions of (parameters, initial parameters) of one network, in JAX, recorded
-            during training. Functions that are defined once are compiled once.
+            during training. Functions that are defined once are compiled once;
+            ``jax.tree_util.Partial`` of one function with other data of the same shapes, too.
         record: steps at which to record them, from 0, before the first update, to ``steps``, which
             are the two by default.
         checkpoint: a file, to which the state is written every half a minute and at the end, and
@@ -172,7 +174,10 @@ def fit(
         sizes=(width, outputs),
         average=average,
         steps=steps,
-        metrics=tuple((metrics or {}).items()),
+        metrics={
+            name: metric if isinstance(metric, Partial) else Partial(metric)
+            for name, metric in (metrics or {}).items()
+        },
         record=record,
     )
     return _in_groups(task, seeds, checkpoint, memory_limit, progress)
@@ -389,7 +394,7 @@ def _trained(task: Task, parts: list[Progress]) -> Trained:
         diverged=np.concatenate([part.diverged for part in parts]),
         recorded=tuple(step for step in task.record if step <= done),
         metrics={
-            name: np.concatenate([part.metrics[name] for part in parts]) for name, _ in task.metrics
+            name: np.concatenate([part.metrics[name] for part in parts]) for name in task.metrics
         },
         centre=task.model.centre,
     )

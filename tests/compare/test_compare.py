@@ -9,6 +9,7 @@ import scipy.linalg
 import scipy.special
 
 from rnntk import compare, datasets
+from rnntk.compare import measures
 from rnntk.network.elman import ElmanRNN
 from rnntk.train import descent, fit
 
@@ -250,8 +251,12 @@ def test_bad_input_is_named(changes, message):
 
 def test_an_interrupt_keeps_the_widths_that_are_finished(monkeypatch, tmp_path):
     x, y, *_ = (v.astype(np.float32) for v in problem())
-    settings = SETTINGS | {"checkpoint": tmp_path}
+    settings, traced = SETTINGS | {"checkpoint": tmp_path}, []
+    flipped = measures.Measures.flipped
+    counted = lambda *arguments: traced.append(0) or flipped(*arguments)  # noqa: E731
+    monkeypatch.setattr(measures.Measures, "flipped", counted)
     want = compare.with_kernel(RNN, KEY, x, y, **SETTINGS)
+    programs = len(traced)
     run, widths = descent.on_members, []
 
     def interrupted(call, *arguments):
@@ -269,6 +274,7 @@ def test_an_interrupt_keeps_the_widths_that_are_finished(monkeypatch, tmp_path):
     again = compare.with_kernel(RNN, KEY, x, y, **settings)
     for name, column in want.table.items():
         np.testing.assert_array_equal(again.table[name], column)
+    assert 0 < programs == len(traced)  # those of the first call serve the others
     assert "error" not in again.table  # no test sequences: gaps are on those trained on
 
 
