@@ -150,7 +150,7 @@ print(f"mean probability {confidence.mean():.3f}, accuracy {right.mean():.3f}")
 rows, ink = x[:, :5], np.asarray(x[:, 5:].sum(axis=(1, 2)))
 centre = ink[:128].mean()
 found = rnntk.predict.fit_hyperparameters(
-    *(rnntk.ElmanRNN("erf", b_std=0.1), rows[:128], ink[:128] - centre, jax.random.key(0)),
+    *(rnntk.ElmanRNN("relu", b_std=0.1), rows[:128], ink[:128] - centre, jax.random.key(0)),
     starts=2,
     iterations=15,
     progress=False,
