@@ -317,7 +317,7 @@ def test_invariances(activation, readout, seed, scale):
     np.testing.assert_allclose(copy, ntk, rtol=0, atol=1e-15 * size)
 
 
-# Those by series, and erf of a single term, share their code with tanh; abs with relu, cos with sin.
+# Series, and erf of a single term, share their code with tanh; abs with relu, cos with sin.
 SHARED = ("erf", "sigmoid", "softplus", "silu", "elu", "abs", "cos", "gelu")
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in SHARED]
 FAST = [name for name in rnntk.activations.NAMES if name not in SHARED]
